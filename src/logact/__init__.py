@@ -1,0 +1,1 @@
+"""LogAct: reliable LLM agents through a shared log."""

@@ -1,0 +1,309 @@
+"""Entries to bytes and back: versions, digests, the hash chain.
+
+A stored record is JSON with three parts::
+
+    {"hash": H, "head": {...}, "payloads": [{"salt": S, "data": {...}}, ...]}
+
+``head`` names the log, the writer (one incarnation), the record's number in that writer's chain, the hash of
+the writer's previous record, and for each entry its header with the salted digest of its payload. ``hash`` is
+the SHA-256 of the head's bytes. So the chain covers headers and payload digests, and a payload can be erased
+later without breaking it. Digests are SHA-256 in URL-safe base 64 without padding (43 characters).
+
+This module owns the stored form. It is pure: randomness and time are given to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from logact.entry import (
+    KINDS,
+    RECORD_ENTRIES_MAX,
+    Author,
+    Entry,
+    ErasedPayload,
+    NewEntry,
+    Payload,
+    Unknown,
+    position_of,
+)
+from logact.errors import LogCorrupt, TooLarge, UsageError
+
+FORMAT = 1
+"""The format of the stored record. A reader refuses a file whose format is newer."""
+
+PAYLOAD_BYTES_MAX = 256 * 1024
+"""The largest encoded payload. Larger values travel as blobs."""
+
+RECORD_BYTES_MAX = 900_000
+"""The largest encoded record, so that every engine can hold it in one message."""
+
+SALT_BYTES = 12
+GENESIS = ""
+"""What the first record of a chain names as its previous one."""
+
+
+class EntryHead(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The header of one entry inside a record's head. Positions may be batch-relative (negative)."""
+
+    kind: str
+    role: str
+    name: str
+    digest: str
+    agent: str = ""
+    run: int = 0
+    action: int = 0
+    tool: str = ""
+    causes: tuple[int, ...] = ()
+    critical: bool = False
+    version: int = 1
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of a record that its hash covers."""
+
+    log: str
+    writer: str
+    number: int
+    previous: str
+    time: int
+    entries: tuple[EntryHead, ...]
+
+
+class _Box(msgspec.Struct, frozen=True):
+    salt: str
+    data: msgspec.Raw
+
+
+class _Body(msgspec.Struct, frozen=True):
+    hash: str
+    head: msgspec.Raw
+    payloads: tuple[_Box | None, ...]
+
+
+class EncodedRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A record as an engine stores it. ``content`` is the digest of what it says, without chain, time and salt."""
+
+    body: bytes
+    hash: str
+    content: str
+    heads: tuple[EntryHead, ...]
+
+
+_encode = msgspec.json.Encoder().encode
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_head = msgspec.json.Decoder(Head).decode
+_decoders = {kind: msgspec.json.Decoder(cls).decode for kind, cls in KINDS.items()}
+_decode_any = msgspec.json.Decoder().decode
+
+
+def digest(data: bytes) -> str:
+    """The SHA-256 of ``data``, as 43 characters of URL-safe base 64."""
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest())[:43].decode()
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON form of a value: keys sorted, no blanks. Equal values give equal bytes."""
+    return _canonical(value)
+
+
+def digest_of(value: Any) -> str:
+    """The digest of a value's canonical JSON; what votes on arguments are bound to."""
+    return digest(_canonical(value))
+
+
+def encode_record(
+    entries: Sequence[NewEntry],
+    *,
+    log: str,
+    writer: str,
+    number: int,
+    previous: str,
+    time_ms: int,
+    randomness: bytes,
+) -> EncodedRecord:
+    """Encode a batch. ``randomness`` must hold 12 bytes for each entry (its payload's salt)."""
+    if not 0 < len(entries) <= RECORD_ENTRIES_MAX:
+        raise UsageError(
+            "A record holds at least one entry",
+            received=f"{len(entries)} entries",
+            expected=f"1 to {RECORD_ENTRIES_MAX}",
+            todo="split the batch",
+        )
+    salts = base64.urlsafe_b64encode(randomness).decode()
+    heads: list[EntryHead] = []
+    boxes: list[_Box] = []
+    content = hashlib.sha256()
+    for place, new in enumerate(entries):
+        payload = new.payload
+        cls = type(payload)
+        data = _encode_payload(payload)
+        content.update(data)
+        salt = salts[place * 16 : place * 16 + 16]
+        heads.append(
+            EntryHead(
+                kind=cls.__name__,
+                role=new.role,
+                name=new.name,
+                digest=digest(salt.encode() + data),
+                agent=new.agent or getattr(payload, "agent", ""),
+                run=new.run or getattr(payload, "run", 0),
+                action=getattr(payload, "intent", 0),
+                tool=new.tool or getattr(payload, "tool", ""),
+                causes=new.causes,
+                critical=cls.CRITICAL,
+                version=cls.VERSION,
+            )
+        )
+        boxes.append(_Box(salt, msgspec.Raw(data)))
+    tags = tuple(heads)
+    head = _encode(Head(log=log, writer=writer, number=number, previous=previous, time=time_ms, entries=tags))
+    record_hash = digest(head)
+    body = _encode(_Body(record_hash, msgspec.Raw(head), tuple(boxes)))
+    if len(body) > RECORD_BYTES_MAX:
+        raise TooLarge(
+            "A record is too large",
+            received=f"{len(body)} bytes in {len(entries)} entries",
+            expected=f"at most {RECORD_BYTES_MAX}",
+            todo="split the batch, or move large values to blobs",
+        )
+    whole = base64.urlsafe_b64encode(content.digest())[:43].decode()
+    return EncodedRecord(body=body, hash=record_hash, content=whole, heads=tags)
+
+
+def _encode_payload(payload: Payload) -> bytes:
+    try:
+        data = _encode(payload)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"A {type(payload).__name__} entry holds something that is not JSON",
+            received=str(error),
+            expected="text, numbers, booleans, null, lists and objects",
+            todo="convert the value first",
+        ) from error
+    if len(data) > PAYLOAD_BYTES_MAX:
+        raise TooLarge(
+            f"A {type(payload).__name__} entry is too large",
+            received=f"{len(data)} bytes",
+            expected=f"at most {PAYLOAD_BYTES_MAX}",
+            todo="move large values to blobs with put_blob",
+        )
+    return data
+
+
+def read_head(body: bytes) -> tuple[Head, str]:
+    """The head of a stored record and its hash, without looking at payloads. Raises LogCorrupt."""
+    try:
+        box = _decode_body(body)
+        return _decode_head(box.head), box.hash
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LogCorrupt("A stored record cannot be read", received=str(error)) from error
+
+
+def check_record(body: bytes) -> str:
+    """Check a record's own digests (head and payloads) and return its hash. Raises LogCorrupt."""
+    try:
+        box = _decode_body(body)
+        head = _decode_head(box.head)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LogCorrupt("A stored record cannot be read", received=str(error)) from error
+    if digest(bytes(box.head)) != box.hash:
+        raise LogCorrupt(
+            "A record's head does not match its hash", received=digest(bytes(box.head)), expected=box.hash
+        )
+    if len(head.entries) != len(box.payloads):
+        raise LogCorrupt(
+            "A record has lost payloads", received=f"{len(box.payloads)}", expected=f"{len(head.entries)}"
+        )
+    for place, (entry, payload) in enumerate(zip(head.entries, box.payloads, strict=True)):
+        if payload is not None and digest(payload.salt.encode() + bytes(payload.data)) != entry.digest:
+            raise LogCorrupt(f"Entry {place} of a record ({entry.kind}) does not match its digest")
+    return box.hash
+
+
+def decode_record(body: bytes, record: int) -> list[Entry]:
+    """The entries of a stored record, references resolved to positions.
+
+    A payload of an unknown kind, of a newer version, or that does not fit its kind becomes ``Unknown``: one bad
+    entry never stops a log. Only a record whose frame is not readable at all raises LogCorrupt.
+    """
+    try:
+        box = _decode_body(body)
+        head = _decode_head(box.head)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LogCorrupt(f"Record {record} cannot be read", received=str(error)) from error
+    found: list[Entry] = []
+    for place, entry in enumerate(head.entries):
+        boxed = box.payloads[place] if place < len(box.payloads) else None
+        found.append(
+            Entry(
+                position=position_of(record, place),
+                kind=entry.kind,
+                payload=_decode_payload(entry, boxed, record),
+                author=Author(entry.role, entry.name, head.writer),
+                time_ms=head.time,
+                log=head.log,
+                agent=entry.agent,
+                run=resolve(entry.run, record),
+                action=resolve(entry.action, record),
+                tool=entry.tool,
+                causes=tuple(resolve(cause, record) for cause in entry.causes) if entry.causes else (),
+                critical=entry.critical,
+                version=entry.version,
+                number=head.number,
+                previous=head.previous,
+                record_hash=box.hash,
+                size=len(boxed.data) if boxed is not None else 0,
+            )
+        )
+    return found
+
+
+def resolve(reference: int, record: int) -> int:
+    """A reference as a position: negative ones point into the same record."""
+    return reference if reference >= 0 else position_of(record, -1 - reference)
+
+
+def _decode_payload(entry: EntryHead, box: _Box | None, record: int) -> Payload:
+    if box is None:
+        return ErasedPayload(kind=entry.kind)
+    cls = KINDS.get(entry.kind)
+    if cls is None or entry.version > cls.VERSION:
+        return _unknown(entry.kind, box)
+    try:
+        payload: Payload = _decoders[entry.kind](box.data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _unknown(entry.kind, box)
+    changes = {}
+    for field in cls.REFERENCES:
+        value = getattr(payload, field)
+        if value < 0:
+            changes[field] = resolve(value, record)
+    return msgspec.structs.replace(payload, **changes) if changes else payload
+
+
+def _unknown(kind: str, box: _Box) -> Unknown:
+    try:
+        return Unknown(kind=kind, data=_decode_any(box.data))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Unknown(kind=kind, data=repr(bytes(box.data)[:200]))
+
+
+def erase_payload(body: bytes, index: int) -> bytes:
+    """The same record with one payload and its salt gone; head and hash stay byte for byte."""
+    box = _decode_body(body)
+    payloads = tuple(None if place == index else kept for place, kept in enumerate(box.payloads))
+    return _encode(_Body(box.hash, box.head, payloads))
+
+
+def check_blob(expected: str, data: bytes) -> None:
+    """Raise LogCorrupt unless ``data`` has the digest under which it was stored."""
+    found = digest(data)
+    if found != expected:
+        raise LogCorrupt("A blob does not match its digest", received=found, expected=expected)

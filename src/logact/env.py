@@ -1,0 +1,159 @@
+"""The only door to clocks, randomness, ids, sleep, threads and process identity.
+
+Production code asks the current :class:`Env`; the simulator puts its own in place, so that one seed gives one
+schedule. Nothing else in LogAct may read a clock or draw a random number (a lint rule enforces it).
+
+The environment is found through a context variable, since one simulated world runs many "processes", each
+with its own clock, in one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import random
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import msgspec
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter looks like a digit
+
+
+class ProcessIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which operating-system process wrote something: enough to tell later whether it still lives.
+
+    ``host`` names the machine and its process-id namespace, ``boot`` the kernel's boot, and ``started`` is the
+    kernel's start tick of the process, so that a reused process id is not taken for it.
+    """
+
+    host: str
+    pid: int
+    started: int = 0
+    boot: str = ""
+
+
+class Env:
+    """The real environment. Subclassed by the simulator."""
+
+    def wall_ms(self) -> int:
+        """Wall-clock time in milliseconds since the epoch. For display and for deadlines, never for order."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for ``seconds``."""
+        await asyncio.sleep(seconds)
+
+    def random_bytes(self, count: int) -> bytes:
+        """``count`` bytes that nobody can predict."""
+        return os.urandom(count)
+
+    def random(self) -> float:
+        """A float in [0, 1), for jitter; not for secrets."""
+        return random.random()
+
+    def identifier(self) -> str:
+        """A fresh id of 80 random bits, 16 characters that are safe in a URL or file name."""
+        number = int.from_bytes(self.random_bytes(10), "big")
+        return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(16))
+
+    async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function in a worker thread. A cancelled call goes on in its thread."""
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    def process(self) -> ProcessIdentity:
+        """The identity of this process."""
+        return _own_identity()
+
+    def alive(self, identity: ProcessIdentity) -> bool | None:
+        """Whether that process still lives: True, False (proven dead), or None if it cannot be known."""
+        mine = self.process()
+        if identity.host != mine.host:
+            return None
+        if identity.boot != mine.boot:
+            return False if identity.boot and mine.boot else None
+        if identity.pid == mine.pid:
+            return identity.started == mine.started
+        started = _start_tick(identity.pid)
+        if started is None:
+            return _pid_exists(identity.pid)
+        return started == identity.started
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _host() -> str:
+    """Host name, machine id and process-id namespace: two containers never look like one host."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
+    except OSError:
+        namespace = ""
+    return "/".join([socket.gethostname(), _first_line("/etc/machine-id")[:8], namespace])
+
+
+def _start_tick(pid: int) -> int | None:
+    """The kernel's start tick of a process: 0 if it is gone or a zombie, None where /proc is missing."""
+    if not Path("/proc/self/stat").exists():
+        return None
+    try:
+        # the command name may hold spaces and parentheses: count fields after the last ')'
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if fields[0] in {"Z", "X"} else int(fields[19])
+
+
+def _pid_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+_cached: dict[int, ProcessIdentity] = {}  # by pid: a forked child must not inherit its parent's identity
+
+
+def _own_identity() -> ProcessIdentity:
+    pid = os.getpid()
+    if pid not in _cached:
+        _cached.clear()
+        _cached[pid] = ProcessIdentity(
+            host=_host(),
+            pid=pid,
+            started=_start_tick(pid) or 0,
+            boot=_first_line("/proc/sys/kernel/random/boot_id")[:8],
+        )
+    return _cached[pid]
+
+
+REAL = Env()
+_current: contextvars.ContextVar[Env] = contextvars.ContextVar("logact_env", default=REAL)
+
+
+def current() -> Env:
+    """The environment of the running (real or simulated) process."""
+    return _current.get()
+
+
+def use(env: Env) -> contextvars.Token[Env]:
+    """Put ``env`` in place for the current context. For simulators and tests."""
+    return _current.set(env)

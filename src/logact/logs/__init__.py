@@ -1,0 +1,1 @@
+"""Logs: the contract (``base``), the engines (one file each), and URLs (``url``)."""
