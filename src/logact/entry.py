@@ -82,7 +82,7 @@ class Payload(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     REFERENCES: ClassVar[tuple[str, ...]] = ()
 
 
-# --- runs and inputs ---------------------------------------------------------------------------------------
+# --- runs and inputs ------------------------------
 
 
 class Limits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -94,7 +94,7 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     seconds: int = 0
 
 
-class Run(Payload):
+class Run(Payload, frozen=True, kw_only=True):
     """A task from input to answer begins. The run's id is this entry's position."""
 
     agent: str
@@ -120,7 +120,7 @@ class ToolSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     timeout_ms: int = 0
 
 
-class Spec(Payload):
+class Spec(Payload, frozen=True, kw_only=True):
     """The agents, tools and voters that are in force from here on; for people and for voters to read."""
 
     agent: str
@@ -131,7 +131,7 @@ class Spec(Payload):
     digest: str = ""
 
 
-class Input(Payload):
+class Input(Payload, frozen=True, kw_only=True):
     """The user's words. An input to a finished run continues it."""
 
     run: int
@@ -140,7 +140,7 @@ class Input(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("run",)
 
 
-# --- the driver ----------------------------------------------------------------------------------------------
+# --- the driver ------------------------------
 
 
 class Call(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -162,7 +162,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     cost_usd: float | None = None
 
 
-class Inference(Payload):
+class Inference(Payload, frozen=True, kw_only=True):
     """One answer of the model, stored before anything follows from it, so that it is never asked again.
 
     ``context`` lists what the model saw: positions of entries, and digests of blobs.
@@ -182,7 +182,7 @@ class Inference(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("run",)
 
 
-class Compaction(Payload):
+class Compaction(Payload, frozen=True, kw_only=True):
     """Replaces the older part of a run's context by a summary. ``upto`` is the last position it replaces."""
 
     run: int
@@ -200,7 +200,7 @@ class Pin(msgspec.Struct, frozen=True, omit_defaults=True):
     digest: str
 
 
-class Intent(Payload):
+class Intent(Payload, frozen=True, kw_only=True):
     """Proposes one action. Its position is the action's id and its place in the order of everything.
 
     ``arguments_digest`` binds votes to exactly these arguments. ``key`` names the call of an inference that
@@ -230,10 +230,10 @@ class Intent(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("run", "inference", "retry_of", "undoes")
 
 
-# --- voters and deciders -----------------------------------------------------------------------------------
+# --- voters and deciders ------------------------------
 
 
-class Vote(Payload):
+class Vote(Payload, frozen=True, kw_only=True):
     """A voter's judgement of an intent. ``approved`` is None for an abstention.
 
     A voter returns ``Vote(approved=..., reason=...)``; its host fills in the rest. ``seen`` and ``scope`` are
@@ -256,7 +256,7 @@ class Vote(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 
-class Commit(Payload):
+class Commit(Payload, frozen=True, kw_only=True):
     """The action may run. Not after ``start_by_ms`` (wall clock; enforced through an ``Expiry`` entry)."""
 
     intent: int
@@ -266,7 +266,7 @@ class Commit(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent", "policy")
 
 
-class Abort(Payload):
+class Abort(Payload, frozen=True, kw_only=True):
     """The action will not run."""
 
     intent: int
@@ -276,7 +276,7 @@ class Abort(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 
-class Expiry(Payload):
+class Expiry(Payload, frozen=True, kw_only=True):
     """A deadline passed: of the decision (undecided until now) or of the start (committed, never started)."""
 
     intent: int
@@ -284,7 +284,7 @@ class Expiry(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 
-class Cancel(Payload):
+class Cancel(Payload, frozen=True, kw_only=True):
     """Takes back an action that has not started."""
 
     intent: int
@@ -292,10 +292,10 @@ class Cancel(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 
-# --- the executor --------------------------------------------------------------------------------------------
+# --- the executor ------------------------------
 
 
-class Started(Payload):
+class Started(Payload, frozen=True, kw_only=True):
     """An executor is about to act. It acts only once it has folded up to this entry and seen it take effect."""
 
     intent: int
@@ -315,7 +315,7 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     retry_after_s: float | None = None
 
 
-class Result(Payload):
+class Result(Payload, frozen=True, kw_only=True):
     """What happened. Either ``error`` is set, or the value is (in place, or as a blob)."""
 
     intent: int
@@ -330,7 +330,7 @@ class Result(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 
-class Undone(Payload):
+class Undone(Payload, frozen=True, kw_only=True):
     """The action's undo ran; ``intent`` is the action that was undone."""
 
     intent: int
@@ -339,7 +339,7 @@ class Undone(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 
-class Output(Payload):
+class Output(Payload, frozen=True, kw_only=True):
     """The answer of a run, released to the caller. ``intent`` is the answer's own, committed action."""
 
     run: int
@@ -351,13 +351,13 @@ class Output(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("run", "intent")
 
 
-# --- recovery, control ------------------------------------------------------------------------------------------
+# --- recovery, control ------------------------------
 
 
 Settlement = Literal["restart", "happened", "not_happened", "superseded", "skip", "failed_final"]
 
 
-class Recovery(Payload):
+class Recovery(Payload, frozen=True, kw_only=True):
     """Settles an action in doubt, or gives a failed one up.
 
     ``restart`` allows a further attempt (``read`` and ``idempotent`` only), ``happened`` and ``not_happened``
@@ -386,7 +386,7 @@ class VoterInPolicy(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     shadow: bool = False
 
 
-class Policy(Payload):
+class Policy(Payload, frozen=True, kw_only=True):
     """Which voters must be heard and how their votes combine; replaces the policy before it.
 
     Takes effect only if ``expected`` is the version in force (compare-and-set) and ``version`` is greater.
@@ -404,7 +404,7 @@ class Policy(Payload):
     CRITICAL: ClassVar[bool] = True
 
 
-class Control(Payload):
+class Control(Payload, frozen=True, kw_only=True):
     """Pause, resume or stop: effective on every part before the next ``Started``.
 
     ``scope`` is ``log``, ``agent:NAME``, ``run:POSITION`` or ``action:POSITION``.
@@ -416,7 +416,7 @@ class Control(Payload):
     CRITICAL: ClassVar[bool] = True
 
 
-class Fence(Payload):
+class Fence(Payload, frozen=True, kw_only=True):
     """A new holder takes over a role of an agent: from here on only ``holder`` may start its actions.
 
     Effective only if ``epoch`` is the epoch in force plus one. An empty ``holder`` opens the role again.
@@ -429,7 +429,7 @@ class Fence(Payload):
     CRITICAL: ClassVar[bool] = True
 
 
-class Claim(Payload):
+class Claim(Payload, frozen=True, kw_only=True):
     """An agent takes a sub-task; the first claim of a task wins while its lease is held."""
 
     task: str
@@ -438,7 +438,7 @@ class Claim(Payload):
     release: bool = False
 
 
-class Checkpoint(Payload):
+class Checkpoint(Payload, frozen=True, kw_only=True):
     """The folded state up to ``upto``, so that replay can start here; ``chain`` is the digest of the whole."""
 
     upto: int
@@ -447,7 +447,7 @@ class Checkpoint(Payload):
     voters: dict[str, BlobRef] = {}
 
 
-class Trim(Payload):
+class Trim(Payload, frozen=True, kw_only=True):
     """What lies before ``before`` was dropped (and kept in ``archive``, if it names one)."""
 
     before: int
@@ -455,7 +455,7 @@ class Trim(Payload):
     CRITICAL: ClassVar[bool] = True
 
 
-class Seal(Payload):
+class Seal(Payload, frozen=True, kw_only=True):
     """The segment ends here; the log goes on at ``next``."""
 
     next: str = ""
@@ -463,17 +463,17 @@ class Seal(Payload):
     CRITICAL: ClassVar[bool] = True
 
 
-class Erased(Payload):
+class Erased(Payload, frozen=True, kw_only=True):
     """The payload at ``target`` was erased; its header and digest stay, so the chain still verifies."""
 
     target: int
     reason: str = ""
 
 
-# --- talk and observation -----------------------------------------------------------------------------------------
+# --- talk and observation ------------------------------
 
 
-class Mail(Payload):
+class Mail(Payload, frozen=True, kw_only=True):
     """A message from one agent or person to another; ``to`` may be ``*``."""
 
     to: str
@@ -483,7 +483,7 @@ class Mail(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("in_reply_to",)
 
 
-class Heartbeat(Payload):
+class Heartbeat(Payload, frozen=True, kw_only=True):
     """A sign of life of an incarnation; its first one says which process it is."""
 
     agent: str = ""
@@ -494,7 +494,7 @@ class Heartbeat(Payload):
     leaving: bool = False
 
 
-class Finding(Payload):
+class Finding(Payload, frozen=True, kw_only=True):
     """Something that was noticed about the log's history, with the positions that support it."""
 
     code: str
@@ -504,7 +504,7 @@ class Finding(Payload):
     run: int = 0
 
 
-class Notice(Payload):
+class Notice(Payload, frozen=True, kw_only=True):
     """Something that an operator may want to know; changes nothing."""
 
     code: str
@@ -515,14 +515,14 @@ class Notice(Payload):
     REFERENCES: ClassVar[tuple[str, ...]] = ("run",)
 
 
-class Unknown(Payload):
+class Unknown(Payload, frozen=True, kw_only=True):
     """A payload of a kind or version that this code does not know. Kept, shown, never fatal."""
 
     kind: str
     data: Any = None
 
 
-class ErasedPayload(Payload):
+class ErasedPayload(Payload, frozen=True, kw_only=True):
     """Stands where a payload was erased."""
 
     kind: str
@@ -573,8 +573,7 @@ MAY_APPEND: dict[Role, frozenset[str]] = {
     "supervisor": frozenset(_EVERYONE | {"Recovery", "Fence", "Claim", "Control", "Cancel", "Finding"}),
     "checkpointer": frozenset(_EVERYONE | {"Checkpoint", "Trim"}),
     "operator": frozenset(
-        _EVERYONE
-        | {"Policy", "Control", "Cancel", "Recovery", "Erased", "Seal", "Trim", "Spec", "Finding", "Fence"}
+        _EVERYONE | {"Policy", "Control", "Cancel", "Recovery", "Erased", "Seal", "Trim", "Spec", "Finding", "Fence"}
     ),
     "reader": frozenset(),
 }

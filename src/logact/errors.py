@@ -26,9 +26,7 @@ class LogActError(Exception):
     def __init__(self, message: str, *, received: object = None, expected: str = "", todo: str = "") -> None:
         parts = [message.rstrip(".")]
         if received is not None:
-            parts.append(
-                f"received {received!r}" if not isinstance(received, str) else f"received {received}"
-            )
+            parts.append(f"received {received!r}" if not isinstance(received, str) else f"received {received}")
         if expected:
             parts.append(f"expected {expected}")
         text = "; ".join(parts)
@@ -93,7 +91,7 @@ class SecretInArguments(UsageError):
     code = "secret_in_arguments"
 
 
-# --- the log -------------------------------------------------------------------------------------------
+# --- the log ------------------------------
 
 
 class LogError(LogActError):
@@ -195,7 +193,7 @@ class ReadOnlyIncarnation(LogError):
     code = "must_understand"
 
 
-# --- running an agent ----------------------------------------------------------------------------------
+# --- running an agent ------------------------------
 
 
 class AgentError(LogActError):
@@ -265,7 +263,7 @@ class ActionFailed(AgentError):
     code = "action_failed"
 
 
-# --- models --------------------------------------------------------------------------------------------
+# --- models ------------------------------
 
 
 class ModelError(LogActError):
@@ -303,7 +301,7 @@ class ModelNonsense(ModelError):
     code = "model_nonsense"
 
 
-# --- invariants ----------------------------------------------------------------------------------------
+# --- invariants ------------------------------
 
 
 class InvariantViolated(LogActError):

@@ -423,9 +423,7 @@ class SharedLog:
         """
         await self.open()
         page = await self.engine.read(record_of(after), limit, matching)
-        return [codec.decode_record(stored.body, stored.record) for stored in page.records], position_of(
-            page.upto
-        )
+        return [codec.decode_record(stored.body, stored.record) for stored in page.records], position_of(page.upto)
 
     async def read(
         self,
@@ -518,9 +516,7 @@ class SharedLog:
         if matching is None:
             return entries
         heads = codec.read_head(stored.body)[0].entries
-        return [
-            entry for entry, head in zip(entries, heads, strict=True) if matching.fits(head, entry.position)
-        ]
+        return [entry for entry, head in zip(entries, heads, strict=True) if matching.fits(head, entry.position)]
 
 
 __all__ = [

@@ -44,9 +44,7 @@ class MemoryEngine(Engine):
         last = self._last.get(draft.writer)
         if last is not None and last[0] == draft.number:
             if last[2] != draft.body:
-                raise ChainConflict(
-                    f"Writer {draft.writer} already wrote another record number {draft.number}"
-                )
+                raise ChainConflict(f"Writer {draft.writer} already wrote another record number {draft.number}")
             return last[1], False
         if draft.number != (last[0] if last else 0) + 1:
             raise ChainConflict(
@@ -86,9 +84,7 @@ class MemoryEngine(Engine):
 
     async def read(self, after: int, limit: int = READ_RECORDS_MAX, matching: Filter | None = None) -> Page:
         if after < self.first - 1:
-            raise LogTrimmed(
-                "These records were trimmed", received=str(after), expected=f"{self.first - 1} or later"
-            )
+            raise LogTrimmed("These records were trimmed", received=str(after), expected=f"{self.first - 1} or later")
         found: list[StoredRecord] = []
         upto = after
         for number in range(after + 1, self.tail_now() + 1):
@@ -150,9 +146,7 @@ class MemoryEngine(Engine):
         )
 
 
-_shared: dict[
-    str, MemoryEngine
-] = {}  # `memory:NAME` is one log for the whole process, plain `memory:` a new one
+_shared: dict[str, MemoryEngine] = {}  # `memory:NAME` is one log for the whole process, plain `memory:` a new one
 
 
 def engine_from_url(url: str) -> MemoryEngine:
