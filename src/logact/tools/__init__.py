@@ -9,6 +9,10 @@ from logact.tools.base import Tool, Toolbox, as_tools, tool
 
 if TYPE_CHECKING:
     from logact.tools.files import Workspace as Workspace
+    from logact.tools.mcp import mcp_tools as mcp_tools
+    from logact.tools.sandbox import sandbox_status as sandbox_status
+    from logact.tools.shell import Shell as Shell
+    from logact.tools.web import Web as Web
 
 __all__ = [
     "FailureKind",

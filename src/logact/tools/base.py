@@ -105,6 +105,11 @@ class Tool:
         return self._probe is not None
 
     @property
+    def in_thread(self) -> bool:
+        """Whether its function is a plain one, which runs in a worker thread that nobody can interrupt."""
+        return not self._run.is_async
+
+    @property
     def has_undo(self) -> bool:
         """Whether its effect can be taken back."""
         return self._undo is not None
@@ -223,7 +228,7 @@ class _Callback:
         self.context = ""
         self.names: list[str] = []
         known = {argument.name for argument in owner.arguments} | set(owner.parameters.get("properties", ()))
-        hints = {} if self.all_names else schema.hints_of(inner, owner.name, ToolContext)
+        hints = schema.hints_of(inner, owner.name, ToolContext)
         for parameter in inspect.signature(inner).parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
                 self.all_names = True
