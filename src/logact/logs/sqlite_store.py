@@ -1,0 +1,477 @@
+"""The synchronous half of the SQLite engine: one log in one file, its transactions and its reads.
+
+Every method blocks, and may run on the event loop or in a worker thread. Writing uses one connection, guarded by
+``_turn`` from ``stage`` to ``commit`` or ``undo``; each read takes a connection of its own from a small stock. So no
+connection is ever used by two threads at once.
+
+This file decides nothing about threads, batches or wake-ups (``group_commit`` and ``sqlite`` do).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from logact import env as environment
+from logact.entry import record_of
+from logact.errors import AppendUnknown, LogError, LogLocked, LogReadOnly, LogUnavailable, UsageError
+from logact.logs import sqlite_files as files
+from logact.logs import sqlite_schema as schema
+from logact.logs.base import Draft, Filter, Page
+from logact.logs.doorbell import Doorbell
+from logact.logs.file_lock import FairLock
+from logact.logs.group_commit import Item, Staged
+from logact.logs.sqlite_tables import Tables
+
+T = TypeVar("T")
+
+LOCK_WAIT_S_MAX = 10.0
+"""How long an append waits for other processes before LogLocked."""
+
+INLINE_COMMIT_S_MAX = 0.0004
+"""Commits that lately took less than this run on the event loop: a thread's hop would cost as much."""
+
+INLINE_BYTES_MAX = 64 * 1024
+INLINE_ITEMS_MAX = 32
+PAGE_BYTES_MAX = 8 * 1024 * 1024
+SCAN_RECORDS_MAX = 4096
+INLINE_PAGE_BYTES_MAX = 256 * 1024
+INLINE_SCAN_RECORDS_MAX = 128
+CHECKPOINT_PAGES = 1000
+SPARE_READERS_MAX = 4
+
+_SLOW_SAMPLE_S = 0.002
+
+
+class SqliteStore:
+    """One log of one file. ``commits``, ``checkpoints`` and ``inline_commits`` count what happened here."""
+
+    def __init__(self, path: Path, name: str, *, unsafe_network: bool) -> None:
+        self.path = path
+        self.name = name
+        self.unsafe_network = unsafe_network
+        self.lock = FairLock(path.with_name(path.name + ".lock"))
+        self.bell = Doorbell(path.with_name(path.name + ".bell"))
+        self.lock_wait_s = LOCK_WAIT_S_MAX
+        self.log_id = ""
+        self.read_only = False
+        self.is_open = False
+        self.seen = 0  # the last record number known
+        self.commits = self.inline_commits = self.checkpoints = 0
+        self._tables = Tables(0)
+        self._identity = (0, 0)
+        self._turn = threading.Lock()
+        self._pen: sqlite3.Connection | None = None
+        self._readers: list[sqlite3.Connection] = []
+        self._commit_s = INLINE_COMMIT_S_MAX / 2
+        self._changes = 0  # of the connection, when the transaction began
+        self._hurried = False  # this commit runs on the event loop: leave the checkpoint to the next one
+        self._pages = 0  # written since the last checkpoint, roughly
+
+    # --- opening and closing ------------------------------
+
+    def open(self) -> None:
+        """Open the file and the log in it, creating both if they are missing."""
+        if self.is_open:
+            return
+        if not self.path.parent.is_dir():
+            raise LogUnavailable(
+                "The directory of the log does not exist",
+                received=str(self.path.parent),
+                todo=f"create it (mkdir -p {self.path.parent}) or correct the URL",
+            )
+        if self.path.is_dir():
+            raise LogUnavailable("The path of the log is a directory", received=str(self.path), todo="name a file")
+        if not self.unsafe_network:
+            files.check_local(self.path)
+        self.read_only = not files.writable(self.path)
+        try:
+            if not self.read_only:
+                self.lock.open(files.beside(self.path))
+                self.bell.open(files.beside(self.path))
+            if not self.lock.acquire(self.lock_wait_s, environment.current().monotonic):
+                raise self._locked()
+            try:
+                if not self.read_only:
+                    files.create(self.path)
+                self._identity = files.identity(self.path)
+                self._open_log()
+            finally:
+                self.lock.release()
+        except OSError as error:
+            self.close()
+            raise files.from_os(error, self.path) from error
+        except sqlite3.Error as error:
+            self.close()
+            raise schema.mapped(error, self.path, reading=False) from error
+        except BaseException:
+            self.close()
+            raise
+        self.is_open = True
+        self.seen = self.tail()
+
+    def _open_log(self) -> None:
+        connection = schema.connect(self.path, read_only=self.read_only)
+        try:
+            connection.execute(f"PRAGMA busy_timeout={int(self.lock_wait_s * 1000)}")
+            schema.prepare(connection, self.path, read_only=self.read_only)
+            find = "SELECT id, log_id FROM logs WHERE name = ?"
+            row = connection.execute(find, (self.name,)).fetchone()
+            if row is None:
+                if self.read_only:
+                    raise LogReadOnly("There is no such log, and the file cannot be written", received=self.name)
+                env = environment.current()
+                connection.execute(
+                    "INSERT OR IGNORE INTO logs (name, log_id, created_ms) VALUES (?, ?, ?)",
+                    (self.name, env.identifier(), env.wall_ms()),
+                )
+                row = connection.execute(find, (self.name,)).fetchone()
+            connection.execute("PRAGMA busy_timeout=0")
+        except BaseException:
+            connection.close()
+            raise
+        self._tables, self.log_id = Tables(int(row[0])), str(row[1])
+        if self.read_only:
+            self._readers.append(connection)
+        else:
+            self._pen = connection
+
+    def close(self) -> None:
+        """Release everything; what was acknowledged stays. Waits for a commit that is still under way."""
+        mine = self._turn.acquire(timeout=self.lock_wait_s + 1)
+        try:
+            self.is_open = False
+            # the last connection of all checkpoints the file: only under the lock, like every checkpoint
+            held = self.lock.acquire(min(self.lock_wait_s, 2.0), environment.current().monotonic)
+            try:
+                self._drop_connections()
+            finally:
+                if held:
+                    self.lock.release()
+            self.bell.close()
+            self.lock.close()
+        finally:
+            if mine:
+                self._turn.release()
+
+    def _drop_connections(self) -> None:
+        connections = [*self._readers, *([self._pen] if self._pen is not None else [])]
+        self._readers, self._pen = [], None
+        for connection in connections:
+            try:
+                connection.close()
+            except sqlite3.Error:
+                pass  # nothing is left to save: acknowledged records are flushed already
+
+    # --- transactions (the Store of group_commit) ------------------------------
+
+    def quick(self, items: Sequence[Item]) -> bool:
+        """Few and small items, and no checkpoint due."""
+        return (
+            len(items) <= INLINE_ITEMS_MAX
+            and self._pages < CHECKPOINT_PAGES
+            and sum(item.size for item in items) <= INLINE_BYTES_MAX
+        )
+
+    def quick_commit(self) -> bool:
+        """Whether the disk was fast lately."""
+        self._hurried = self._commit_s < INLINE_COMMIT_S_MAX
+        self.inline_commits += self._hurried
+        return self._hurried
+
+    def stage(self, items: Sequence[Item], wait: bool) -> Staged:
+        """Begin a transaction and apply the items; see ``group_commit.Store``."""
+        for item in items:
+            item.error = item.found = None
+        self._hurried = False
+        try:
+            if not self._begin(wait):
+                return "later"
+        except LogError as error:
+            for item in items:
+                item.error = error
+            return "settled"
+        try:
+            for item in items:
+                try:
+                    item.found = item.apply()
+                except (LogError, UsageError) as error:
+                    item.error = error
+        except Exception as error:
+            self.undo()
+            if len(items) > 1:
+                return "apart"
+            items[0].error = (
+                schema.mapped(error, self.path, reading=False) if isinstance(error, sqlite3.Error) else error
+            )
+            return "settled"
+        except BaseException:
+            self.undo()
+            for item in items:
+                item.error = LogUnavailable("The append was interrupted before its commit")
+            raise
+        return "open"
+
+    def _begin(self, wait: bool) -> bool:
+        clock = environment.current().monotonic
+        end = clock() + self.lock_wait_s
+        if not self._turn.acquire(wait, self.lock_wait_s if wait else -1):
+            if wait:
+                raise self._locked()
+            return False
+        begun = held = False
+        try:
+            self._check_usable()
+            held = self.lock.acquire(self.lock_wait_s, clock) if wait else self.lock.try_acquire()
+            if not held:
+                if wait:
+                    raise self._locked()
+                return False
+            while not begun:
+                try:
+                    if self._pen is None:
+                        self._pen = schema.connect(self.path)
+                    self._pen.execute("BEGIN IMMEDIATE")
+                    begun = True
+                except sqlite3.Error as error:
+                    if not schema.is_busy(error) or (wait and clock() >= end):
+                        raise schema.mapped(error, self.path, reading=False) from error
+                    if not wait:
+                        return False
+                    time.sleep(0.002)  # another program than LogAct: it does not know our lock
+        finally:
+            if not begun:
+                if held:
+                    self.lock.release()
+                self._turn.release()
+        self._changes = self._writing().total_changes
+        self._tables.begin()
+        return True
+
+    def _check_usable(self) -> None:
+        if not self.is_open:
+            raise LogUnavailable("The log is not open", received=str(self.path), todo="call open() first")
+        if self.read_only:
+            raise LogReadOnly("The log was opened for reading: its file cannot be written", received=str(self.path))
+        try:
+            same = files.identity(self.path) == self._identity
+        except OSError as error:
+            raise LogUnavailable(
+                "The log's file is gone", received=f"{error.strerror} for {self.path}", todo="restore it and reopen"
+            ) from error
+        if not same:  # SQLite would go on writing into a file that no longer has a name
+            raise LogUnavailable(
+                "The log's file was replaced by another one", received=str(self.path), todo="close and open the log"
+            )
+
+    def _locked(self) -> LogLocked:
+        return LogLocked(
+            "Another process holds the log",
+            received=f"no turn within {self.lock_wait_s:g} s at {self.lock.path}",
+            todo="look for a process that is stopped or hangs, and try again",
+        )
+
+    def commit(self, items: Sequence[Item]) -> bool:
+        """Commit what was staged; see ``group_commit.Store``."""
+        wrote = False
+        try:
+            pen = self._writing()
+            try:
+                wrote = pen.total_changes != self._changes
+                began = environment.current().monotonic()
+                pen.execute("COMMIT")
+            except sqlite3.Error as error:
+                if not (self._roll_back() and schema.is_certain(error)):
+                    self._doubt(items, error)
+                    return True
+                if len(items) > 1:
+                    return False
+                items[0].error = schema.mapped(error, self.path, reading=False)
+                return True
+            except BaseException as error:
+                self._doubt(items, error)
+                raise
+            for item in items:
+                item.result = item.found
+            self.seen = max(self.seen, self._tables.committed())
+            if wrote:
+                took_s = environment.current().monotonic() - began
+                self.commits += 1
+                self._commit_s += 0.2 * (min(took_s, _SLOW_SAMPLE_S) - self._commit_s)
+                self._pages += sum(3 + item.size // 4096 for item in items)
+                if self._pages >= CHECKPOINT_PAGES and not self._hurried:
+                    self._checkpoint("PASSIVE")
+        finally:
+            self._end(wrote)
+        return True
+
+    def _checkpoint(self, how: str) -> None:
+        """Move the write-ahead log into the file. Under the lock, so that it never meets a writer."""
+        self._pages = 0
+        try:
+            if self._pen is not None:
+                self._pen.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
+                self.checkpoints += 1
+        except sqlite3.Error:
+            pass  # the records are durable without it; a sick disk will show at the next append
+
+    def _doubt(self, items: Sequence[Item], error: BaseException) -> None:
+        """A COMMIT failed in a way that may still have written it."""
+        self._roll_back()
+        if self._pen is not None:  # its idea of the write-ahead log is not to be trusted
+            try:
+                self._pen.close()
+            except sqlite3.Error:
+                pass
+            self._pen = None
+        for item in items:
+            if item.error is not None:  # it was judged next to neighbours whose own fate is open
+                item.error = LogUnavailable("The commit failed; this append was not part of it", received=str(error))
+            else:
+                item.error = AppendUnknown(
+                    "The commit failed, and may have happened or not",
+                    received=f"{getattr(error, 'sqlite_errorname', type(error).__name__)} ({error})",
+                    todo="repeat it byte for byte, or read the log",
+                )
+
+    def undo(self) -> None:
+        """Take the staged transaction back."""
+        self._roll_back()
+        self._end(False)
+
+    def _roll_back(self) -> bool:
+        """Whether the transaction is certainly rolled back."""
+        try:
+            if self._pen is not None and self._pen.in_transaction:
+                self._pen.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _end(self, wrote: bool) -> None:
+        self.lock.release()
+        if wrote and self.lock.anyone_listens():
+            self.bell.ring()
+        self._turn.release()
+
+    def _writing(self) -> sqlite3.Connection:
+        if self._pen is None:
+            raise LogUnavailable("The log was closed in the middle of an append")
+        return self._pen
+
+    # --- what goes into a transaction ------------------------------
+
+    def append(self, draft: Draft) -> Item:
+        """The work of appending one record; its result is (record number, fresh)."""
+        size = len(draft.body) + sum(len(data) for _, data in draft.blobs)
+        if draft.condition is not None:
+            size += 500 * max(0, self.seen - record_of(draft.condition.after))  # what it makes us look through
+        return Item(lambda: self._tables.append(self._writing(), draft), size)
+
+    def put_blob(self, digest: str, data: bytes) -> Item:
+        """The work of storing a blob."""
+        return Item(lambda: self._tables.put_blob(self._writing(), digest, data), len(data))
+
+    def erase(self, record: int, index: int) -> Item:
+        """The work of erasing a payload."""
+        return Item(lambda: self._tables.erase(self._writing(), record, index))
+
+    def trim(self, before: int) -> Item:
+        """The work of dropping some records below ``before``; its result is whether more remain to be dropped."""
+        return Item(lambda: self._tables.trim(self._writing(), before), INLINE_BYTES_MAX + 1)
+
+    def scrub(self) -> None:
+        """Move everything into the file and empty the write-ahead log, so that what was erased is in neither."""
+        try:
+            if self._begin(wait=True):
+                try:
+                    self._roll_back()
+                    self._checkpoint("TRUNCATE")
+                finally:
+                    self._end(False)
+        except LogError:
+            pass  # a later checkpoint does it
+
+    # --- reading ------------------------------
+
+    def read(self, after: int, limit: int, matching: Filter | None, *, brief: bool) -> Page:
+        """One page; a brief one looks at little and may be read on the event loop."""
+        scan = INLINE_SCAN_RECORDS_MAX if brief else SCAN_RECORDS_MAX
+        size = INLINE_PAGE_BYTES_MAX if brief else PAGE_BYTES_MAX
+        return self._reading(
+            lambda connection: self._tables.read(connection, after, limit, matching, scan_max=scan, bytes_max=size),
+            brief,
+        )
+
+    def tail(self) -> int:
+        """The last record's number."""
+        self.seen = max(self.seen, self._reading(self._tables.tail, True))
+        return self.seen
+
+    def get_blob(self, digest: str) -> bytes:
+        """The bytes of a blob."""
+        return self._reading(lambda connection: self._tables.get_blob(connection, digest), False)
+
+    def _reading(self, function: Callable[[sqlite3.Connection], T], brief: bool) -> T:
+        """Call a function with a reading connection of its own."""
+        if not self.is_open:
+            raise LogUnavailable("The log is not open", received=str(self.path), todo="call open() first")
+        end = environment.current().monotonic() + (0.0 if brief else self.lock_wait_s)
+        while True:
+            connection = None
+            try:
+                connection = self._reader()
+                found = function(connection)
+            except sqlite3.Error as error:
+                if connection is not None:
+                    connection.close()
+                if schema.is_busy(error) and environment.current().monotonic() < end:
+                    time.sleep(0.002)  # somebody recovers the file after a crash
+                    continue
+                raise schema.mapped(error, self.path, reading=True) from error
+            except BaseException:
+                if connection is not None:
+                    connection.close()
+                raise
+            if self.is_open and len(self._readers) < SPARE_READERS_MAX:
+                self._readers.append(connection)
+            else:
+                connection.close()
+            return found
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            return self._readers.pop()
+        except IndexError:
+            connection = schema.connect(self.path, read_only=self.read_only)
+            connection.execute("PRAGMA query_only=ON")
+            return connection
+
+    def backup(self, target: Path) -> None:
+        """A consistent copy of the whole file, while others read and write."""
+        target = target.absolute()
+        if target.exists():
+            raise UsageError("The target of the backup exists already", received=str(target), todo="name a new file")
+        part = target.with_name(f".{target.name}.{environment.current().identifier()}.part")
+        try:
+            os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            try:
+                copy = schema.connect(part)
+                try:
+                    self._reading(lambda connection: connection.backup(copy), False)
+                    copy.execute("PRAGMA journal_mode=DELETE")  # one file, and nothing beside it
+                finally:
+                    copy.close()
+                os.link(part, target)  # unlike a rename it never replaces a file
+            finally:
+                part.unlink(missing_ok=True)
+            files.flush_directory(target.parent)
+        except OSError as error:
+            raise files.from_os(error, target) from error
+        except sqlite3.Error as error:
+            raise schema.mapped(error, target, reading=False) from error
