@@ -64,7 +64,7 @@ class EntryHead(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     version: int = 1
 
 
-class Head(msgspec.Struct, frozen=True, kw_only=True):
+class Head(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The part of a record that its hash covers."""
 
     log: str
@@ -73,6 +73,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     previous: str
     time: int
     entries: tuple[EntryHead, ...]
+    key: str = ""
 
 
 class _Box(msgspec.Struct, frozen=True):
@@ -127,6 +128,7 @@ def encode_record(
     previous: str,
     time_ms: int,
     randomness: bytes,
+    key: str = "",
 ) -> EncodedRecord:
     """Encode a batch. ``randomness`` must hold 12 bytes for each entry (its payload's salt)."""
     if not 0 < len(entries) <= RECORD_ENTRIES_MAX:
@@ -163,7 +165,9 @@ def encode_record(
         )
         boxes.append(_Box(salt, msgspec.Raw(data)))
     tags = tuple(heads)
-    head = _encode(Head(log=log, writer=writer, number=number, previous=previous, time=time_ms, entries=tags))
+    head = _encode(
+        Head(log=log, writer=writer, number=number, previous=previous, time=time_ms, entries=tags, key=key)
+    )
     record_hash = digest(head)
     body = _encode(_Body(record_hash, msgspec.Raw(head), tuple(boxes)))
     if len(body) > RECORD_BYTES_MAX:
@@ -256,6 +260,7 @@ def decode_record(body: bytes, record: int) -> list[Entry]:
                 causes=tuple(resolve(cause, record) for cause in entry.causes) if entry.causes else (),
                 critical=entry.critical,
                 version=entry.version,
+                key=head.key,
                 number=head.number,
                 previous=head.previous,
                 record_hash=box.hash,

@@ -165,12 +165,14 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Inference(Payload, frozen=True, kw_only=True):
     """One answer of the model, stored before anything follows from it, so that it is never asked again.
 
-    ``context`` lists what the model saw: positions of entries, and digests of blobs.
+    What the model saw is an ordered list of positions of entries and digests of blobs: that of the inference at
+    ``base``, then ``base`` itself, then ``context``; with no base, ``context`` alone. So a log stays linear in size.
     """
 
     run: int
     turn: int
     model: str = ""
+    base: int = 0
     context: tuple[int | str, ...] = ()
     tools_digest: str = ""
     text: str = ""
@@ -253,7 +255,7 @@ class Vote(Payload, frozen=True, kw_only=True):
     scope: str = ""
     shadow: bool = False
     duration_ms: float = 0.0
-    REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
+    REFERENCES: ClassVar[tuple[str, ...]] = ("intent", "seen")
 
 
 class Commit(Payload, frozen=True, kw_only=True):
@@ -285,9 +287,13 @@ class Expiry(Payload, frozen=True, kw_only=True):
 
 
 class Cancel(Payload, frozen=True, kw_only=True):
-    """Takes back an action that has not started."""
+    """Takes back what has not started: one action (``intent``), or all of a ``scope``, whose runs then end.
 
-    intent: int
+    An action that runs is asked to stop; its result says what became of it.
+    """
+
+    intent: int = 0
+    scope: str = ""
     reason: str = ""
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
@@ -302,7 +308,6 @@ class Started(Payload, frozen=True, kw_only=True):
     attempt: int = 1
     epoch: int = 0
     lease_ms: int = 0
-    key: str = ""
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 
@@ -390,11 +395,13 @@ class Policy(Payload, frozen=True, kw_only=True):
     """Which voters must be heard and how their votes combine; replaces the policy before it.
 
     Takes effect only if ``expected`` is the version in force (compare-and-set) and ``version`` is greater.
+    ``agent`` limits it to one agent's actions; an agent without a policy of its own is under the log's (empty).
     ``need`` is an expression (see ``core/voting.py``). A ``binding`` policy also stops commits of older intents.
     """
 
     version: int
     expected: int = 0
+    agent: str = ""
     voters: dict[str, VoterInPolicy] = {}
     need: dict[str, Any] = {}
     binding: bool = False
@@ -609,8 +616,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     ``agent``, ``run``, ``action`` and ``tool`` say what the entry is about ("" and 0: nothing in particular).
 
-    ``number`` and ``record_hash`` belong to the record that carried it: the record's place in its writer's
-    chain, and the digest that the writer's next record names as ``previous``.
+    ``key``, ``number`` and ``record_hash`` belong to the record that carried it: its caller's idempotency key, its
+    place in its writer's chain, and the digest that the writer's next record names as ``previous``.
     """
 
     position: int
@@ -626,6 +633,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     causes: tuple[int, ...] = ()
     critical: bool = False
     version: int = 1
+    key: str = ""
     number: int = 0
     previous: str = ""
     record_hash: str = ""

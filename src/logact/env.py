@@ -13,6 +13,7 @@ import asyncio
 import contextvars
 import os
 import random
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -71,6 +72,14 @@ class Env:
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function in a worker thread. A cancelled call goes on in its thread."""
         return await asyncio.to_thread(function, *args, **kwargs)
+
+    points = "LOGACT_CRASH_AT" in os.environ
+    """Whether :meth:`point` does anything; saves naming points on the hot path."""
+
+    def point(self, name: str) -> None:
+        """A named moment at which a process may die. Crash tests arm one through ``LOGACT_CRASH_AT=NAME:COUNT``."""
+        if _ARMED is not None:
+            _die_at(name)
 
     def process(self) -> ProcessIdentity:
         """The identity of this process."""
@@ -143,6 +152,16 @@ def _own_identity() -> ProcessIdentity:
             boot=_first_line("/proc/sys/kernel/random/boot_id")[:8],
         )
     return _cached[pid]
+
+
+_ARMED = os.environ.get("LOGACT_CRASH_AT")
+_passed: dict[str, int] = {}  # how often each named point was reached, only while one is armed
+
+
+def _die_at(name: str) -> None:
+    _passed[name] = _passed.get(name, 0) + 1
+    if f"{name}:{_passed[name]}" == _ARMED:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 REAL = Env()

@@ -235,6 +235,22 @@ class Engine(abc.ABC):
     async def trim(self, before: int) -> None:
         """Drop the records below ``before``; monotone; a writer's numbers and keys are still remembered."""
 
+    async def last_checkpoint(self) -> int:
+        """The number of the last record that holds a ``Checkpoint`` entry (0: none).
+
+        This default looks at every record; an engine that keeps the number makes restarts fast.
+        """
+        found = cursor = 0
+        end = await self.tail()
+        matching = where(kinds=["Checkpoint"])
+        while cursor < end:
+            page = await self.read(cursor, READ_RECORDS_MAX, matching)
+            found = page.records[-1].record if page.records else found
+            if page.upto <= cursor:
+                break
+            cursor = page.upto
+        return found
+
     @abc.abstractmethod
     def info(self) -> EngineInfo:
         """What this engine promises and uses here."""
@@ -253,6 +269,7 @@ class Writer:
         self.incarnation = incarnation or self.env.identifier()
         self.number = 0
         self.previous = codec.GENESIS
+        self.last_body = b""
         self._lock = asyncio.Lock()
         self._unsettled: tuple[Draft, str] | None = None
 
@@ -277,6 +294,7 @@ class Writer:
                 previous=self.previous,
                 time_ms=self.env.wall_ms(),
                 randomness=self.env.random_bytes(codec.SALT_BYTES * len(entries)),
+                key=key,
             )
             draft = Draft(
                 writer=self.incarnation,
@@ -325,7 +343,7 @@ class Writer:
                 # this try certainly failed, an earlier one may still have happened
                 raise AppendUnknown("An append's fate is unknown", received=str(error)) from error
             if fresh or await self._is_own(record, draft):
-                self.number, self.previous = draft.number, record_hash
+                self.number, self.previous, self.last_body = draft.number, record_hash, draft.body
                 if fresh is False and not doubtful and not draft.key:
                     raise ChainConflict(
                         "A record of this incarnation was in the log before it was written",

@@ -265,7 +265,7 @@ def _schemas(types: list[Any], names: list[str], tool: str) -> list[dict[str, An
         except (TypeError, ValueError, NotImplementedError) as error:
             raise ToolDefinitionError(
                 f"The type of the parameter {name!r} of the tool {tool!r} cannot be sent by a model",
-                received=str(error),
+                received=(str(error).splitlines() or [repr(annotation)])[-1],
                 expected="str, int, float, bool, list, dict, Literal, Enum, a msgspec.Struct or a dataclass",
                 todo="use such a type and convert inside the function",
             ) from error

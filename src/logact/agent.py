@@ -1,0 +1,601 @@
+"""``LogActAgent``: one agent around one shared log, wired once.
+
+It owns the wiring of the parts and the public calls; the parts own what they do. Use ``run`` for the built-in
+loop, or ``propose_action``, ``validate_action`` and ``execute_action`` for a loop of your own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from logact.core.machine import ANSWER
+from logact.core.state import RunState, State
+from logact.core.views import Action, LogEntry, view
+from logact.entry import Entry, Failure, Heartbeat, Input, Limits, Output, Part, Policy, Result, Run, Vote, own
+from logact.errors import (
+    ActionRejected,
+    InDoubt,
+    LimitReached,
+    RunFinished,
+    RunStopped,
+    SpecError,
+    UsageError,
+)
+from logact.logs.base import SharedLog
+from logact.models.base import Model
+from logact.runtime import values
+from logact.runtime.checkpointer import Checkpointer
+from logact.runtime.decider import Decider
+from logact.runtime.driver import MODEL_TIMEOUT_S, Driver
+from logact.runtime.entering import enter, policy_for, spec_for
+from logact.runtime.executor import Executor
+from logact.runtime.host import Host
+from logact.runtime.inline import Inline
+from logact.runtime.proposer import Proposer
+from logact.runtime.recoverer import Recoverer
+from logact.runtime.secrets import Secrets
+from logact.runtime.tail import Tail
+from logact.runtime.voter_host import VoterHost
+from logact.tools import Toolbox
+from logact.voters.base import Voter, as_voters
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run came to: its text (and value, where a form was asked for), and whether it ended well.
+
+    ``run`` is the run's id, ``position`` where the ``Output`` stands. ``ok`` is False if a limit ended it.
+    """
+
+    run: int
+    text: str = ""
+    value: Any = None
+    ok: bool = True
+    reason: str = ""
+    position: int = 0
+
+
+class ValidationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the votes came to: whether the action may run, who said what, and why it may not."""
+
+    approved: bool
+    votes: tuple[Vote, ...] = ()
+    reason: str = ""
+    hint: str = ""
+    entry: LogEntry | None = None
+
+
+class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What running an action came to: its value, or why it failed or did not run."""
+
+    success: bool
+    result: Any = None
+    error: str = ""
+    failure: Failure | None = None
+    entry: LogEntry | None = None
+
+
+class AgentState(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent as its log has it: runs, open actions, and the digest of everything that it did in its last run."""
+
+    agent: str
+    position: int
+    epoch: int
+    runs: dict[int, RunState]
+    open_actions: dict[int, str]
+    digest: str
+
+    def snapshot(self) -> str:
+        """The digest: equal for equal histories."""
+        return self.digest
+
+
+class LogActAgent:
+    """An agent that plays a shared log: it proposes, voters judge, and only what is committed runs.
+
+    ``voters`` must all approve (a ``policy`` says otherwise); without voters only tools with the effect ``read``
+    pass. ``tools`` are functions with ``@tool``; ``model`` is any :class:`~logact.models.base.Model` or a name such
+    as ``openai:gpt-4o``. ``secrets`` are values that the log, the model and the voters never see. ``answer_type``
+    asks for a structured final answer (a type that ``msgspec`` can convert to).
+
+    Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
+    """
+
+    def __init__(
+        self,
+        agent_id: str,
+        shared_log: SharedLog | None = None,
+        voters: Iterable[Voter | Callable[[LogEntry], Any]] = (),
+        *,
+        log: SharedLog | None = None,
+        model: Model | str | None = None,
+        tools: Iterable[Any] = (),
+        system: str = "",
+        policy: Policy | None = None,
+        secrets: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        answer_type: Any = None,
+        context_tokens_max: int = 0,
+        model_timeout_s: float = MODEL_TIMEOUT_S,
+        decide_within_s: float = 0,
+        checkpoint_every: int = 2000,
+        takeover: bool = False,
+    ) -> None:
+        chosen = log if log is not None else shared_log
+        if not isinstance(chosen, SharedLog):
+            raise UsageError(
+                "An agent needs a log",
+                received=repr(chosen),
+                expected="a SharedLog",
+                todo='open one with open_log("sqlite:///ops.db")',
+            )
+        if not agent_id or not agent_id.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise UsageError(
+                "An agent's name is not usable",
+                received=repr(agent_id),
+                expected="letters, digits, '-', '_' and '.'",
+                todo='for example "ops"',
+            )
+        self.agent_id = agent_id
+        self.log = chosen
+        self.voters: list[Voter] = as_voters(voters)
+        self.model = _model(model)
+        self.tools = Toolbox(tools)
+        if ANSWER in self.tools:
+            raise SpecError(
+                "A tool may not be called 'answer'", todo="rename it: 'answer' is how a run ends, and is voted on too"
+            )
+        self.system = system
+        self.policy = policy if policy is not None else policy_for(self.voters, agent_id)
+        self.secrets = Secrets(secrets)
+        self.limits = limits or Limits()
+        self.answer_type = answer_type
+        self.context_tokens_max = context_tokens_max
+        self.model_timeout_s = model_timeout_s
+        self.decide_within_ms = int(decide_within_s * 1000)
+        self.checkpoint_every = checkpoint_every
+        self.takeover = takeover
+        self._observers: list[Callable[[State, Entry], None]] = []
+        self._parts: _Parts | None = None
+        self._stack: AsyncExitStack | None = None
+
+    def observe(self, observer: Callable[[State, Entry], None]) -> None:
+        """Call ``observer(state, entry)`` for each entry from here on, as it becomes visible (for progress)."""
+        self._observers.append(observer)
+
+    # --- a whole run ---------------------------------------------------------------------------------------------
+
+    async def run(
+        self,
+        task: str | None = None,
+        *,
+        new: bool = False,
+        dry_run: bool = False,
+        images: Sequence[tuple[bytes, str]] = (),
+        key: str = "",
+    ) -> Answer:
+        """Work on a task until it is answered.
+
+        An unfinished run of this agent with the same task (or any, if ``task`` is None) is resumed where it
+        stands; ``new`` starts another. A finished one with the same task raises RunFinished. ``dry_run`` proposes and
+        votes, and carries out nothing but reads. Raises InDoubt if only a person can tell what happened.
+        """
+        async with self._playing() as parts:
+            run_id = await self._find_or_start(parts, task, new, dry_run, images, key)
+            return await self._drive(parts, run_id)
+
+    async def send(self, message: str, run: int = 0, *, images: Sequence[tuple[bytes, str]] = ()) -> Answer:
+        """A further message: continues a finished run (the last, if none is named), or joins a running one."""
+        async with self._playing() as parts:
+            run_id = run or _last_run(parts.host.state, self.agent_id)
+            if run_id not in parts.host.state.runs:
+                raise UsageError("There is no such run to continue", received=str(run), todo="see `logact actions`")
+            await self._input(parts, run_id, message, images)
+            return await self._drive(parts, run_id)
+
+    def run_sync(self, task: str | None = None, **options: Any) -> Answer:
+        """``run`` for code without an event loop."""
+
+        async def once() -> Answer:
+            try:
+                return await self.run(task, **options)
+            finally:
+                await self.log.close()
+
+        return asyncio.run(once())
+
+    async def stream(self, task: str | None = None, **options: Any) -> AsyncIterator[Entry]:
+        """Like ``run``, yielding each entry as it becomes visible; the run's ``Output`` comes last."""
+        queue: asyncio.Queue[Entry | None] = asyncio.Queue()
+
+        def put(state: State, entry: Entry) -> None:
+            queue.put_nowait(entry)
+
+        self.observe(put)
+        try:
+            async with asyncio.TaskGroup() as group:
+
+                async def work() -> None:
+                    try:
+                        await self.run(task, **options)
+                    finally:
+                        queue.put_nowait(None)
+
+                group.create_task(work())
+                while (entry := await queue.get()) is not None:
+                    yield entry
+        except BaseExceptionGroup as errors:
+            raise _only(errors) from None
+        finally:
+            self._observers.remove(put)
+
+    # --- the finer calls -----------------------------------------------------------------------------------------
+
+    async def propose_action(self, action: Action, *, run: int = 0, retry_of: int = 0) -> LogEntry:
+        """Phase 1: write the proposal to the log. Nothing runs. Raises ArgumentError for arguments that don't fit."""
+        async with self._playing() as parts:
+            state = parts.host.state
+            run_id = run or await self._own_loop_run(parts)
+            intent = parts.proposer.intent_for_action(state.runs[run_id], action, retry_of=retry_of)
+            small, blobs = parts.proposer.outsourced(intent)
+            done = await parts.host.append([parts.host.about(intent, small, "driver", self.agent_id)], blobs=blobs)
+            return self._view(parts, done.position)
+
+    async def validate_action(self, entry: LogEntry) -> ValidationResult:
+        """Phase 2: have the voters judge it, and wait for the decision. Nothing runs."""
+        async with self._playing() as parts:
+            host, key = parts.host, entry.position
+            votes: dict[str, Vote] = {}
+
+            def collect(state: State, one: Entry) -> None:
+                if isinstance(one.payload, Vote) and one.payload.intent == key and not state.verdict:
+                    votes[one.payload.voter] = one.payload
+
+            host.tail.observe(collect)
+            for vote in (host.state.actions[key].votes if key in host.state.actions else {}).values():
+                votes[vote.voter] = vote
+            try:
+                async with _running(parts.voter_host.run(), parts.decider.run(), host.tail.follow()):
+                    await host.tail.until(lambda state: _decided(state, key))
+            finally:
+                host.tail.unobserve(collect)
+            action = host.state.actions[key]
+            approved = action.status != "rejected"
+            return ValidationResult(
+                approved=approved,
+                votes=tuple(votes.values()),
+                reason=action.reason,
+                hint=action.hint,
+                entry=view(host.state, action),
+            )
+
+    async def execute_action(self, entry: LogEntry) -> ExecutionResult:
+        """Phase 3: run it, if it was committed. Raises InDoubt if nobody can tell what happened."""
+        async with self._playing() as parts:
+            host, key = parts.host, entry.position
+            action = host.state.actions.get(key)
+            if action is None or action.status != "validated":
+                status = action.status if action is not None else "not an open action"
+                return ExecutionResult(success=False, error=f"not validated: it is {status}", entry=entry)
+            results: list[Result] = []
+
+            def collect(state: State, one: Entry) -> None:
+                if isinstance(one.payload, Result) and one.payload.intent == key and not state.verdict:
+                    results.append(one.payload)
+
+            host.tail.observe(collect)
+            try:
+                if not await parts.executor.perform(key):
+                    blocked = host.state.blocked(host.state.actions[key])
+                    return ExecutionResult(success=False, error=f"not started: {blocked or 'the log moved on'}")
+            finally:
+                host.tail.unobserve(collect)
+            result = results[-1]
+            after = self._view(parts, key)
+            if result.error is not None:
+                return ExecutionResult(success=False, error=result.error.message, failure=result.error, entry=after)
+            return ExecutionResult(success=True, result=await self._value(result), entry=after)
+
+    async def act(self, action: Action) -> Any:
+        """Propose, validate and execute in one call; the value. Raises ActionRejected and ActionFailed."""
+        from logact.errors import ActionFailed
+
+        async with self._playing():
+            entry = await self.propose_action(action)
+            judged = await self.validate_action(entry)
+            if not judged.approved:
+                raise ActionRejected(f"{action.tool} was not committed", received=judged.reason, todo=judged.hint)
+            done = await self.execute_action(entry)
+            if not done.success:
+                raise ActionFailed(f"{action.tool} failed", received=done.error)
+            return done.result
+
+    async def recover_from_failure(self) -> AgentState:
+        """Fold the log, settle what an earlier life left unfinished, and say where the agent stands.
+
+        Raises InDoubt for what only a person can settle.
+        """
+        async with self._playing() as parts:
+            while True:
+                pending = parts.recoverer.due(parts.host.state)
+                startable = [one for one, _ in parts.executor.due(parts.host.state)]
+                if not pending and not startable:
+                    break
+                for action in pending:
+                    if not await parts.recoverer.settle(action):
+                        await parts.host.env.sleep(0.2)
+                for action in startable:
+                    await parts.executor.perform(action.id)
+            doubts = parts.recoverer.doubts()
+            if doubts:
+                raise InDoubt(doubts, todo="look at the world, then settle it with `logact doubt`")
+            return await self.state()
+
+    async def state(self) -> AgentState:
+        """The agent as the log has it now."""
+        async with self._playing() as parts:
+            now = await parts.host.tail.catch_up()
+            mine = {key: run for key, run in now.runs.items() if run.agent == self.agent_id}
+            return AgentState(
+                agent=self.agent_id,
+                position=now.position,
+                epoch=now.epoch(self.agent_id),
+                runs=mine,
+                open_actions={
+                    key: now.actions[key].status
+                    for key in now.open_actions
+                    if now.actions[key].intent.agent == self.agent_id
+                },
+                digest=mine[max(mine)].digest if mine else "",
+            )
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> LogActAgent:
+        self._stack = AsyncExitStack()
+        await self._stack.enter_async_context(self._playing())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            await stack.aclose()
+
+    @asynccontextmanager
+    async def _playing(self) -> AsyncIterator[_Parts]:
+        """This process plays the agent meanwhile; nested uses share one life."""
+        if self._parts is not None:
+            yield self._parts
+            return
+        parts = await self._take_up()
+        self._parts = parts
+        try:
+            yield parts
+        finally:
+            self._parts = None
+            await self._leave(parts)
+
+    async def _take_up(self) -> _Parts:
+        await self.log.open()
+        host = Host(self.log, self.agent_id, tail=Tail(self.log))
+        parts = _Parts(self, host)
+        for observer in self._observers:
+            host.tail.observe(observer)
+        await host.tail.start()
+        spec = spec_for(
+            self.agent_id, self.model.name if self.model else "", self.system, self.tools.specs(), self.voters
+        )
+        await enter(host, policy=self.policy, spec=spec, takeover=self.takeover)
+        return parts
+
+    async def _leave(self, parts: _Parts) -> None:
+        """Say goodbye, so that the next life needs no proof that this one is gone. Best effort."""
+        goodbye = parts.host.entry(Heartbeat(agent=self.agent_id, leaving=True), "executor", self.agent_id)
+        unfinished = any(key in parts.executor.hung for key in parts.host.state.open_actions)
+        if unfinished:
+            return  # a thread of this process still runs a tool: it has not left
+        try:
+            await parts.host.append([goodbye])
+        except Exception as error:
+            parts.farewell = error
+
+    # --- helpers -------------------------------------------------------------------------------------------------
+
+    async def _drive(self, parts: _Parts, run_id: int) -> Answer:
+        if self.model is None:
+            raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")
+        try:
+            async with _running(*parts.loops()):
+                run = await parts.driver(self.model).drive(run_id)
+        except BaseExceptionGroup as errors:
+            raise _only(errors) from None
+        if run.status == "stopped":
+            raise RunStopped(
+                "The run was stopped", received=f"run {run_id}", todo="start another with new=True (--new)"
+            )
+        return await self._answer(run)
+
+    async def _answer(self, run: RunState) -> Answer:
+        entry = await self.log.get(run.output)
+        output = entry.payload
+        if not isinstance(output, Output):
+            raise LimitReached("The run's output cannot be read", received=entry.kind)
+        value = output.value
+        if value is not None and self.answer_type is not None:
+            value = msgspec.convert(value, self.answer_type)
+        return Answer(
+            run=run.id, text=output.text, value=value, ok=output.ok, reason=output.reason, position=entry.position
+        )
+
+    async def _find_or_start(
+        self, parts: _Parts, task: str | None, new: bool, dry_run: bool, images: Sequence[tuple[bytes, str]], key: str
+    ) -> int:
+        state = parts.host.state
+        if not new:
+            mine = [run for run in state.runs.values() if run.agent == self.agent_id]
+            unfinished = [run for run in mine if (run.status == "running" and run.context) or run.inbox]
+            for run in reversed(unfinished):
+                if task is None or run.title == task:
+                    return run.id
+            if task is None:
+                raise UsageError("There is no unfinished run to resume", todo="give a task")
+            for run in reversed(mine):
+                if run.title == task and run.status == "finished":
+                    raise RunFinished(
+                        "This task was finished before",
+                        received=f"run {run.id}",
+                        todo="start another run of it with new=True (--new), or send a further message",
+                    )
+        if not task:
+            raise UsageError("A run needs a task", received=repr(task), expected="a text")
+        begin = Run(
+            agent=self.agent_id,
+            title=task,
+            limits=self.limits,
+            dry_run=dry_run,
+            answer_schema=_schema(self.answer_type) if self.answer_type is not None else None,
+        )
+        parts_of_input, blobs = _images(images)
+        given = Input(run=own(0), text=task, parts=parts_of_input)
+        host = parts.host
+        entries = [host.entry(begin, "client"), host.entry(given, "client", run=own(0))]
+        done = await host.append(entries, key=key, blobs=blobs)
+        if done.position not in host.state.runs:
+            raise RunStopped(
+                "No run can begin", received=host.state.control_over(self.agent_id), todo="resume it first"
+            )
+        return done.position
+
+    async def _input(self, parts: _Parts, run: int, text: str, images: Sequence[tuple[bytes, str]]) -> None:
+        parts_of_input, blobs = _images(images)
+        given = Input(run=run, text=text, parts=parts_of_input)
+        await parts.host.append([parts.host.entry(given, "client", run=run)], blobs=blobs)
+
+    async def _own_loop_run(self, parts: _Parts) -> int:
+        """The run that actions of a caller's own loop belong to: one for each life of the agent."""
+        if not parts.own_run:
+            begin = Run(agent=self.agent_id, title="(own loop)")
+            done = await parts.host.append([parts.host.entry(begin, "client")])
+            parts.own_run = done.position
+        return parts.own_run
+
+    def _view(self, parts: _Parts, key: int) -> LogEntry:
+        action = parts.host.state.actions.get(key)
+        if action is None:
+            raise ActionRejected(
+                "The proposal took no effect", received=parts.host.state.verdict or f"position {key}"
+            )
+        return view(parts.host.state, action)
+
+    async def _value(self, result: Result) -> Any:
+        if result.blob is not None:
+            return values.unpack(await self.log.get_blob(result.blob.digest))
+        return result.value
+
+
+class _Parts:
+    """The parts of one life, wired once."""
+
+    def __init__(self, agent: LogActAgent, host: Host) -> None:
+        mine = [agent.agent_id]
+        self.agent = agent
+        self.host = host
+        self.voter_host = VoterHost(host, agent.voters, agents=mine)
+        self.decider = Decider(host, agents=mine)
+        self.executor = Executor(host, agent.tools, agents=mine, secrets=agent.secrets)
+        self.recoverer = Recoverer(host, agent.tools, agents=mine, executor=self.executor)
+        self.proposer = Proposer(host, agent.tools, agent.secrets, decide_within_ms=agent.decide_within_ms)
+        self.inline = Inline(host, self.voter_host, self.executor)
+        self.checkpointer = Checkpointer(host, every=agent.checkpoint_every, voters=self.voter_host)
+        self.own_run = 0
+        self.farewell: Exception | None = None
+
+    def driver(self, model: Model) -> Driver:
+        """A driver for one run."""
+        agent = self.agent
+        kind = agent.answer_type
+        return Driver(
+            self.host,
+            model,
+            self.proposer,
+            system=agent.system,
+            inline=self.inline,
+            executor=self.executor,
+            answer_schema=_schema(kind) if kind is not None else None,
+            check_answer=(lambda value: msgspec.convert(value, kind)) if kind is not None else None,
+            context_tokens_max=agent.context_tokens_max,
+            model_timeout_s=agent.model_timeout_s,
+            doubts=self.recoverer.doubts,
+        )
+
+    def loops(self) -> list[Any]:
+        """What runs beside the driver."""
+        return [
+            self.host.tail.follow(),
+            self.voter_host.run(),
+            self.decider.run(),
+            self.executor.run(),
+            self.recoverer.run(),
+            self.checkpointer.run(),
+        ]
+
+
+@asynccontextmanager
+async def _running(*loops: Any) -> AsyncIterator[None]:
+    """These loops run meanwhile; what one of them raises ends the body."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(loop) for loop in loops]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+    except BaseExceptionGroup as errors:
+        raise _only(errors) from None
+
+
+def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first real error of a group: users get it without the wrapping."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        real = [one for one in first.exceptions if not isinstance(one, asyncio.CancelledError)]
+        first = (real or list(first.exceptions))[0]
+    return first
+
+
+def _decided(state: State, key: int) -> bool:
+    action = state.actions.get(key)
+    return action is None or action.status != "proposed"
+
+
+def _last_run(state: State, agent: str) -> int:
+    return max((run.id for run in state.runs.values() if run.agent == agent), default=0)
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    return msgspec.json.schema(kind)
+
+
+def _images(images: Sequence[tuple[bytes, str]]) -> tuple[tuple[Part, ...], list[tuple[str, bytes]]]:
+    from logact import codec
+    from logact.entry import BlobRef
+
+    parts, blobs = [], []
+    for data, media_type in images:
+        ref = BlobRef(digest=codec.digest(data), size=len(data), media_type=media_type)
+        parts.append(Part(blob=ref))
+        blobs.append((ref.digest, data))
+    return tuple(parts), blobs
+
+
+def _model(given: Model | str | None) -> Model | None:
+    if isinstance(given, str):
+        from logact.models import model_from_name
+
+        return model_from_name(given)
+    return given

@@ -1,0 +1,87 @@
+"""What a driver does next with a run: ask the model, propose a call, wait, or stop. Pure; time is an argument."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from logact.core.machine import ANSWER, retriable
+from logact.core.recovering import RETRIES_MAX
+from logact.core.state import Action, RunState, State
+
+
+class Step(NamedTuple):
+    """The driver's next step.
+
+    ``infer``: ask the model. ``compact``: shorten the context first. ``propose``: append the intent of ``call``
+    (``retry_of`` an earlier action, or 0). ``give_up``: close ``retry_of``, which was tried too often.
+    ``conclude``: a limit was reached, answer with its reason. ``wait``: for the entries of others. ``done``.
+    """
+
+    verb: Literal["infer", "compact", "propose", "give_up", "conclude", "wait", "done"]
+    call: int = 0
+    retry_of: int = 0
+    reason: str = ""
+
+
+def next_step(
+    state: State,
+    run: RunState,
+    now_ms: int,
+    *,
+    context_tokens_max: int = 0,
+    answer_calls: frozenset[int] = frozenset(),
+) -> Step:
+    """The next step of a run. ``answer_calls`` are the calls of the present turn that are answers: they come last."""
+    if run.status != "running":
+        return Step("done", reason=run.status)
+    waiting = run.waiting_calls
+    if not waiting:
+        reason = limit_reached(run, now_ms)
+        if reason:
+            return Step("conclude", reason=reason)
+        if context_tokens_max and run.context_tokens > context_tokens_max and len(run.context) > 3:
+            return Step("compact")
+        if not run.context:
+            return Step("wait", reason="no input yet")
+        return Step("infer")
+    for index in sorted(waiting, key=lambda call: (call in answer_calls, call)):
+        call = run.calls[index]
+        if not call.action:
+            if index in answer_calls and len(waiting) > 1:
+                continue  # the answer goes out after the turn's other calls have ended
+            return Step("propose", call=index)
+        action = state.actions.get(call.action)
+        if action is not None and not action.is_open and retriable(action):
+            if retries(state, action) < RETRIES_MAX:
+                return Step("propose", call=index, retry_of=action.id)
+            return Step("give_up", call=index, retry_of=action.id, reason=f"tried {RETRIES_MAX + 1} times")
+    return Step("wait", reason="calls are not settled")
+
+
+def retries(state: State, action: Action) -> int:
+    """How many earlier tries of the same call there were."""
+    count = 0
+    before = action.intent.retry_of
+    while before:
+        count += 1
+        earlier = state.actions.get(before)
+        before = earlier.intent.retry_of if earlier is not None else 0
+    return count
+
+
+def limit_reached(run: RunState, now_ms: int) -> str:
+    """Which limit of the run is used up ("" if none)."""
+    limits = run.limits
+    if limits.turns and run.turn >= limits.turns:
+        return f"the limit of {limits.turns} turns is reached"
+    if limits.actions and run.actions >= limits.actions:
+        return f"the limit of {limits.actions} actions is reached"
+    used = run.input_tokens + run.output_tokens
+    if limits.tokens and used >= limits.tokens:
+        return f"the limit of {limits.tokens} tokens is reached ({used} used)"
+    if limits.seconds and now_ms - run.started_ms >= limits.seconds * 1000:
+        return f"the limit of {limits.seconds} seconds is reached"
+    return ""
+
+
+__all__ = ["ANSWER", "Step", "limit_reached", "next_step", "retries"]

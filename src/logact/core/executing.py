@@ -1,0 +1,52 @@
+"""What an executor may start, under which number and key, and whether its own start took effect. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+from logact.core import machine
+from logact.core.state import Action, State
+from logact.entry import Started
+
+
+def may_start(state: State, action: Action, incarnation: str, now_ms: int) -> str:
+    """Why this incarnation may not start the action now ("" if it may)."""
+    if state.halted:
+        return f"the log holds something this version does not understand: {state.halted}"
+    if state.broken:
+        return f"the log does not verify: {state.broken}"
+    if action.status == "validated" and 0 < action.start_by_ms <= now_ms:
+        return "it is too late to start"
+    return machine.start_problem(state, action, incarnation, state.epoch(action.intent.agent))
+
+
+def start(state: State, action: Action, lease_ms: int = 0) -> Started:
+    """The entry that starts the next attempt of an action."""
+    return Started(
+        intent=action.id,
+        attempt=len(action.attempts) + 1,
+        epoch=state.epoch(action.intent.agent),
+        lease_ms=lease_ms,
+    )
+
+
+def external_key(log: str, action: int) -> str:
+    """The idempotency key that a tool may hand to the outside world.
+
+    Derived from the log's id and the action's: the same for every attempt, different in every fork.
+    """
+    return hashlib.sha256(f"logact {log} {action}".encode()).hexdigest()[:32]
+
+
+def took_effect(state: State, action_id: int, attempt: int, incarnation: str) -> bool:
+    """Whether this incarnation's start of this attempt is the one that counts."""
+    action = state.actions.get(action_id)
+    if action is None or action.status not in ("executing", "in_doubt"):
+        return False
+    current = action.current
+    return (
+        action.status == "executing"
+        and current is not None
+        and current.number == attempt
+        and current.incarnation == incarnation
+    )

@@ -1,0 +1,77 @@
+"""The properties that always hold, each under one name. The worker, the simulator and ``log verify`` share them.
+
+Checks are calls, not ``assert``: Python's ``-O`` would strip those.
+"""
+
+from __future__ import annotations
+
+from logact.core.state import State
+from logact.errors import InvariantViolated
+
+NAMES: dict[str, str] = {
+    "nothing_acts_unseen": "Intent, required votes, commit and Started are durable before an action runs.",
+    "closed_by_default": "What fails, times out or cannot be read leads to an abort with its reason in the log.",
+    "deadlines_end_in_the_log": "Nobody is told 'refused' while the log may still say 'committed'.",
+    "store_then_replay": "Inferences, votes and results are read back, never asked again.",
+    "no_double_effect": "An irreversible effect happens at most once; a lost one is in doubt, never guessed.",
+    "no_lost_effect": "Every committed action ends settled, and an idempotent effect that was started happens.",
+    "one_bad_entry_never_stops": "A malformed, unknown or forged entry changes nothing and stops nothing.",
+    "read_error_is_no_absence": "A failed read is an error; entries are never skipped.",
+    "approval_binds": "What runs is what was approved: tool, arguments by digest, pins.",
+    "tampering_shows": "A changed, dropped or reordered entry is found.",
+    "recovery_is_bounded": "A restart reads what came after the last checkpoint, and what it names.",
+    "roles_are_enforced": "An entry by a role that may not append it takes no effect.",
+}
+"""Every invariant's name and what it says."""
+
+
+def require(name: str, holds: bool, message: str) -> None:
+    """Raise InvariantViolated under a known name unless ``holds``."""
+    if name not in NAMES:
+        raise InvariantViolated(name, "this invariant is not in the table")
+    if not holds:
+        raise InvariantViolated(name, message)
+
+
+def check_may_run(state: State, action_id: int, attempt: int, incarnation: str, arguments_digest: str) -> None:
+    """What must hold of the fold at the moment before an effect. The executor calls it, and so does the simulator."""
+    action = state.actions.get(action_id)
+    require("nothing_acts_unseen", action is not None, f"action {action_id} is not in the log")
+    if action is None:  # for the type checker: require raised
+        return
+    current = action.current
+    require(
+        "nothing_acts_unseen",
+        action.decided_at > 0 and action.status == "executing",
+        f"action {action_id} is {action.status}, not executing under an effective commit",
+    )
+    require(
+        "no_double_effect",
+        current is not None and current.number == attempt and current.incarnation == incarnation,
+        f"attempt {attempt} of action {action_id} is not this incarnation's",
+    )
+    require(
+        "approval_binds",
+        action.intent.arguments_digest == arguments_digest,
+        f"action {action_id} would run with other arguments than those approved",
+    )
+
+
+def check_state(state: State) -> None:
+    """What must hold of every fold, after every entry. Cheap: looks at open actions only."""
+    for key in state.open_actions:
+        action = state.actions[key]
+        if action.attempts:
+            require("nothing_acts_unseen", action.decided_at > 0, f"action {key} started without a commit")
+        numbers = [attempt.number for attempt in action.attempts]
+        require(
+            "no_double_effect",
+            numbers == list(range(1, len(numbers) + 1)),
+            f"action {key} has attempts {numbers}",
+        )
+        if len(numbers) > 1:
+            require(
+                "no_double_effect",
+                action.intent.effect in ("read", "idempotent"),
+                f"action {key} ({action.intent.effect}) was started {len(numbers)} times",
+            )

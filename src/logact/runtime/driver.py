@@ -1,0 +1,385 @@
+"""Talks to the model and proposes what it wants. It cannot act.
+
+Each step is a pure question to ``core.driving`` and one append. What the model said is stored before anything
+follows from it, and never asked again: after a crash the same inference goes on with its next call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from logact import codec
+from logact.core import driving
+from logact.core.machine import ANSWER
+from logact.core.state import RunState, State
+from logact.entry import (
+    BlobRef,
+    Call,
+    Compaction,
+    Inference,
+    Notice,
+    Recovery,
+    ToolSpec,
+)
+from logact.errors import (
+    ConditionFailed,
+    InDoubt,
+    LimitReached,
+    LogCorrupt,
+    ModelError,
+    ModelNonsense,
+    ModelUnavailable,
+    ReadOnlyIncarnation,
+)
+from logact.logs.base import Clause, Filter
+from logact.models.base import Message, Model, ModelAnswer, ModelRequest
+from logact.runtime.executor import Executor
+from logact.runtime.host import Host
+from logact.runtime.inline import Inline
+from logact.runtime.proposer import Proposer
+from logact.runtime.transcript import Transcript
+
+MODEL_TIMEOUT_S = 600.0
+"""How long one answer of the model may take, retries included."""
+
+NONSENSE_MAX = 3
+"""How often in a row the model may answer nonsense before the driver gives up."""
+
+KEPT_TAIL = 6
+"""About how many of the last context entries a compaction leaves as they are."""
+
+
+class Driver:
+    """Drives runs of one agent: asks the model, proposes its calls, waits for what becomes of them."""
+
+    def __init__(
+        self,
+        host: Host,
+        model: Model,
+        proposer: Proposer,
+        *,
+        system: str = "",
+        inline: Inline | None = None,
+        executor: Executor | None = None,
+        answer_schema: dict[str, Any] | None = None,
+        check_answer: Callable[[Any], Any] | None = None,
+        context_tokens_max: int = 0,
+        model_timeout_s: float = MODEL_TIMEOUT_S,
+        doubts: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.host = host
+        self.model = model
+        self.proposer = proposer
+        self.system = system
+        self.inline = inline
+        self.executor = executor
+        self.answer_schema = answer_schema
+        self.check_answer = check_answer
+        self.context_tokens_max = context_tokens_max
+        self.model_timeout_s = model_timeout_s
+        self.doubts = doubts
+        self.transcript = Transcript(host)
+        self.inferences = 0
+        self.name = host.agent
+
+    @property
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """What the model is offered: the tools, and where the answer has a form, the tool that gives it."""
+        specs = self.proposer.tools.specs()
+        if self.answer_schema is None:
+            return specs
+        return (
+            *specs,
+            ToolSpec(
+                name=ANSWER,
+                description="Give the final answer. Call it once, when the task is done.",
+                parameters={
+                    "type": "object",
+                    "properties": {"value": self.answer_schema},
+                    "required": ["value"],
+                },
+                effect="read",
+            ),
+        )
+
+    # --- the loop ------------------------------------------------------------------------------------------------
+
+    async def drive(self, run_id: int) -> RunState:
+        """Work on a run until it is finished or stopped. Raises what keeps it from going on."""
+        while True:
+            state = self.host.state
+            self._refuse_unsound(state)
+            run = state.runs[run_id]
+            held = state.control_over(run.agent, run.id)
+            if held and run.status == "running":
+                await self._released(run, held)
+                continue
+            step = await self._next(state, run)
+            if step.verb == "done":
+                await self.host.flush()
+                return run
+            try:
+                await self._take(run, step)
+            except ConditionFailed:
+                continue  # somebody else was faster; the fold says what is next
+
+    async def _released(self, run: RunState, held: str) -> None:
+        """Wait until what holds the run back has changed."""
+        await self.host.tail.until(lambda now: now.control_over(run.agent, run.id) != held)
+
+    async def _next(self, state: State, run: RunState) -> driving.Step:
+        answers = frozenset[int]()
+        if run.waiting_calls and run.inference:
+            inference = await self._inference(run)
+            answers = frozenset(
+                index for index, call in enumerate(inference.calls) if call.tool == ANSWER and not call.broken
+            )
+        return driving.next_step(
+            state,
+            run,
+            self.host.env.wall_ms(),
+            context_tokens_max=self.context_tokens_max,
+            answer_calls=answers,
+        )
+
+    async def _take(self, run: RunState, step: driving.Step) -> None:
+        if step.verb == "infer":
+            await self._infer(run)
+        elif step.verb == "compact":
+            await self._compact(run)
+        elif step.verb == "propose":
+            await self._propose(run, step)
+        elif step.verb == "give_up":
+            payload = Recovery(
+                intent=step.retry_of, attempt=0, settlement="failed_final", evidence="effect", reason=step.reason
+            )
+            await self.host.append([self.host.entry(payload, "recoverer", run=run.id)])
+        elif step.verb == "conclude":
+            await self._conclude(run, step.reason)
+        else:
+            await self._wait(run)
+
+    async def _wait(self, run: RunState) -> None:
+        """Wait until the fold asks for something else; a doubt that only a person can settle is raised."""
+        await self.host.flush()
+        before = self.host.state.position
+        await self.host.tail.until(lambda state: state.position != before or self.doubts())
+        doubts = self.doubts()
+        if doubts:
+            raise InDoubt(doubts, todo="look at the world, then settle it with `logact doubt`")
+
+    @staticmethod
+    def _refuse_unsound(state: State) -> None:
+        if state.broken:
+            raise LogCorrupt("The log does not verify", received=state.broken, todo="run `logact log verify`")
+        if state.halted:
+            raise ReadOnlyIncarnation(
+                "The log holds a critical entry that this version does not understand",
+                received=state.halted,
+                todo="upgrade LogAct; this version may read, and does not act",
+            )
+
+    # --- the model -----------------------------------------------------------------------------------------------
+
+    async def _infer(self, run: RunState) -> None:
+        await self.host.flush()
+        request = ModelRequest(
+            system=self.system,
+            messages=tuple(await self.transcript.messages(run)),
+            tools=self.specs,
+            answer_schema=self.answer_schema,
+        )
+        began = self.host.env.monotonic()
+        answer = await self._ask(run, request)
+        secrets = self.proposer.secrets
+        text = secrets.redact_text(answer.text)
+        calls = tuple(self._checked(call) for call in answer.calls)
+        if self.answer_schema is not None and not calls:
+            calls = (self._text_as_answer(text),)
+        prompt = self.system.encode()
+        base, seen = run.inference, run.context
+        if base in seen:
+            seen = seen[seen.index(base) + 1 :]
+        else:
+            base = 0  # the first inference, or the first after a compaction
+        system_seen = [codec.digest(prompt)] if prompt and not base else []
+        inference = Inference(
+            run=run.id,
+            turn=run.turn + 1,
+            model=answer.model or self.model.name,
+            base=base,
+            context=(*system_seen, *seen),
+            tools_digest=self.proposer.tools.digest,
+            text=text,
+            calls=calls,
+            stop=answer.stop,
+            usage=answer.usage,
+            latency_ms=round((self.host.env.monotonic() - began) * 1000, 3),
+        )
+        blobs: list[tuple[str, bytes]] = [(codec.digest(prompt), prompt)] if system_seen else []
+        inference, more = _outsourced(inference)
+        self.inferences += 1
+        unless = Filter((Clause(kinds=("Inference", "Compaction", "Input"), runs=(run.id,)),))
+        try:
+            await self.host.append(
+                [self.host.entry(inference, "driver", self.name, run=run.id)], unless=unless, blobs=blobs + more
+            )
+        except ConditionFailed:
+            # an input came while the model was thinking: what it said was paid for and is still its answer
+            if self.host.state.runs[run.id].turn == run.turn and not self.host.state.runs[run.id].waiting_calls:
+                await self.host.append(
+                    [self.host.entry(inference, "driver", self.name, run=run.id)], blobs=blobs + more
+                )
+
+    async def _ask(self, run: RunState, request: ModelRequest) -> ModelAnswer:
+        """The model's answer; nonsense is asked again a few times, what fails is noted in the log and raised."""
+        for attempt in range(1, NONSENSE_MAX + 1):
+            try:
+                async with asyncio.timeout(self.model_timeout_s):
+                    answer = await self.model.answer(request)
+                if not isinstance(answer, ModelAnswer):
+                    raise ModelNonsense(
+                        "The model returned something else than an answer", received=type(answer).__name__
+                    )
+                return answer
+            except TimeoutError as error:
+                problem: ModelError = ModelUnavailable(
+                    f"The model did not answer within {self.model_timeout_s:g} s", received=self.model.name
+                )
+                problem.__cause__ = error
+            except ModelError as error:
+                problem = error
+            except Exception as error:
+                problem = ModelNonsense("The model's client failed", received=f"{type(error).__name__}: {error}")
+                problem.__cause__ = error
+            notice = Notice(code=problem.code, message=str(problem), agent=run.agent, run=run.id)
+            await self.host.append([self.host.entry(notice, "driver", self.name, run=run.id)])
+            if not isinstance(problem, ModelNonsense) or attempt == NONSENSE_MAX:
+                raise problem
+        raise ModelNonsense("The model gave no usable answer")
+
+    def _checked(self, call: Call) -> Call:
+        checked = self.proposer.checked(call)
+        if checked.tool == ANSWER and self.answer_schema is None and not checked.broken:
+            text = checked.arguments.get("text")
+            if not isinstance(text, str):
+                return msgspec.structs.replace(
+                    checked, broken="Write the final answer as plain text, with no tool call."
+                )
+        if checked.tool == ANSWER and self.answer_schema is not None and not checked.broken:
+            return self._check_value(checked)
+        return checked
+
+    def _check_value(self, call: Call) -> Call:
+        if "value" not in call.arguments:
+            return msgspec.structs.replace(call, broken="The answer needs an argument 'value' in the form asked for.")
+        if self.check_answer is not None:
+            try:
+                self.check_answer(call.arguments["value"])
+            except Exception as error:
+                return msgspec.structs.replace(call, broken=f"The answer does not have the form asked for: {error}")
+        return call
+
+    def _text_as_answer(self, text: str) -> Call:
+        """A text where a structured answer was asked for: taken if it is that JSON, else handed back."""
+        try:
+            value = msgspec.json.decode(text.strip().removeprefix("```json").removesuffix("```").strip())
+        except msgspec.DecodeError:
+            return Call(
+                id="text", tool=ANSWER, broken="Give the answer through the tool 'answer', in the form asked for."
+            )
+        return self._check_value(Call(id="text", tool=ANSWER, arguments={"value": value}))
+
+    async def _compact(self, run: RunState) -> None:
+        """Have the model summarise the older part of the context; the summary replaces it, as an entry."""
+        kept_from = len(run.context) - KEPT_TAIL
+        for place in range(max(1, kept_from), len(run.context)):
+            if (await self.transcript.entry(run.context[place])).kind in ("Inference", "Input"):
+                kept_from = place
+                break
+        kept_from = max(1, kept_from)
+        older = msgspec.structs.replace(run)
+        older.context = run.context[:kept_from]
+        request = ModelRequest(
+            system="You shorten conversations between a user, an agent and its tools.",
+            messages=(
+                *await self.transcript.messages(older),
+                Message(
+                    role="user",
+                    text="Summarise the conversation so far for the agent that goes on with it: the task, what was "
+                    "done with which results, what was refused and why, what is left. Facts only.",
+                ),
+            ),
+        )
+        answer = await self._ask(run, request)
+        compaction = Compaction(
+            run=run.id,
+            upto=run.context[kept_from - 1],
+            summary=self.proposer.secrets.redact_text(answer.text),
+            model=answer.model or self.model.name,
+            usage=answer.usage,
+        )
+        await self.host.append([self.host.entry(compaction, "driver", self.name, run=run.id)])
+
+    # --- proposals -----------------------------------------------------------------------------------------------
+
+    async def _inference(self, run: RunState) -> Inference:
+        entry = await self.transcript.entry(run.inference)
+        payload = entry.payload
+        if not isinstance(payload, Inference):
+            raise LogCorrupt("A run's inference cannot be read", received=f"{entry.kind} at {entry.position}")
+        if payload.raw is not None:
+            calls = msgspec.json.decode(await self.host.log.get_blob(payload.raw.digest), type=tuple[Call, ...])
+            return msgspec.structs.replace(payload, calls=calls)
+        return payload
+
+    async def _propose(self, run: RunState, step: driving.Step) -> None:
+        inference = await self._inference(run)
+        call = inference.calls[step.call] if inference.calls else None
+        intent = self.proposer.intent_for_call(
+            run, run.inference, step.call, call, text=inference.text, retry_of=step.retry_of
+        )
+        await self.submit(run, intent, more=len(run.waiting_calls) > 1)
+
+    async def _conclude(self, run: RunState, reason: str) -> None:
+        """A limit is reached: say so as the answer, which is voted on like any other."""
+        earlier = [
+            action
+            for action in self.host.state.actions.values()
+            if action.intent.run == run.id and action.intent.tool == ANSWER and not action.intent.inference
+        ]
+        if earlier and not earlier[-1].is_open:
+            raise LimitReached(reason, todo="raise the limit and run again, or start a new run")
+        if earlier:
+            await self._wait(run)
+            return
+        intent = self.proposer.intent(run, ANSWER, {"text": f"I stopped: {reason}.", "gave_up": reason})
+        await self.submit(run, intent)
+
+    async def submit(self, run: RunState, intent: Any, *, more: bool = False) -> int:
+        """Propose an intent in the form that this process plays: inline, or by an intent alone. Returns its id."""
+        small, blobs = self.proposer.outsourced(intent)
+        if self.inline is None or blobs:
+            unless = Filter((Clause(kinds=("Intent", "Inference"), runs=(run.id,)),))
+            done = await self.host.append(
+                [self.host.about(intent, small, "driver", self.name)], unless=unless, blobs=blobs
+            )
+            return done.position
+        proposed = await self.inline.propose(intent)
+        if proposed.started and intent.tool != ANSWER and self.executor is not None:
+            await self.executor.execute(proposed.action, 1, ride=more)
+        return proposed.action
+
+
+def _outsourced(inference: Inference) -> tuple[Inference, list[tuple[str, bytes]]]:
+    """An inference whose calls are too large for an entry keeps them in a blob."""
+    data = msgspec.json.encode(inference.calls)
+    if len(data) <= codec.PAYLOAD_BYTES_MAX // 2:
+        return inference, []
+    ref = BlobRef(digest=codec.digest(data), size=len(data))
+    short = tuple(msgspec.structs.replace(call, arguments={}, raw="") for call in inference.calls)
+    return msgspec.structs.replace(inference, calls=short, raw=ref), [(ref.digest, data)]

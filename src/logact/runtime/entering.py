@@ -1,0 +1,110 @@
+"""How a process takes up an agent: is anybody else playing it, fence the old holder off, write the policy down.
+
+One record: a sign of life, the fence, and where they changed, the specification and the policy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from logact import codec
+from logact.core.state import State
+from logact.entry import Fence, NewEntry, Policy, Spec
+from logact.errors import AgentBusy, ConditionFailed, LogSealed
+from logact.logs.base import Clause, Filter
+from logact.runtime.host import Host
+from logact.voters.base import Voter
+
+HOLDER_SILENT_MS = 90_000
+"""A holder on another host counts as gone after this long without any entry. Use --takeover to be faster."""
+
+TRIES_MAX = 10
+
+
+def policy_for(voters: Sequence[Voter], agent: str) -> Policy | None:
+    """The policy in which all of these voters must approve; None without voters (then only reads pass)."""
+    if not voters:
+        return None
+    counted = [voter.name for voter in voters if not voter.shadow]
+    return Policy(
+        version=1,
+        agent=agent,
+        voters={voter.name: voter.in_policy() for voter in voters},
+        need={"all": counted} if counted else {},
+    )
+
+
+async def enter(
+    host: Host, *, policy: Policy | None, spec: Spec | None, takeover: bool = False, fence: bool = True
+) -> None:
+    """Take up the agent. Raises AgentBusy if another live process plays it."""
+    for _ in range(TRIES_MAX):
+        state = host.state
+        if state.sealed:
+            raise LogSealed("The log is sealed; it goes on elsewhere", todo="open the log that its Seal entry names")
+        held = state.agents.get(host.agent)
+        if fence and held is not None and held.holder and not takeover:
+            _refuse_if_alive(host, state, held.holder)
+        entries: list[NewEntry] = [host.birth()]
+        if fence:
+            epoch = (held.epoch if held is not None else 0) + 1
+            claim = Fence(agent=host.agent, epoch=epoch, holder=host.incarnation, reason="took up the agent")
+            entries.append(host.entry(claim, "recoverer", host.agent))
+        if spec is not None and host.last_spec.get(host.agent) != spec.digest:
+            entries.append(host.entry(spec, "executor", host.agent))
+        changed = policy_change(state, policy)
+        if changed is not None:
+            entries.append(host.entry(changed, "operator", host.agent))
+        unless = Filter((Clause(kinds=("Fence",), agents=(host.agent,)), Clause(kinds=("Policy",))))
+        try:
+            await host.append(entries, unless=unless)
+            return
+        except ConditionFailed:
+            continue
+    raise AgentBusy(
+        "Several processes try to take up this agent at once",
+        received=host.agent,
+        todo="let one of them go first",
+    )
+
+
+def policy_change(state: State, wanted: Policy | None) -> Policy | None:
+    """The policy entry that makes ``wanted`` the one in force, or None if it is already (or nothing is wanted)."""
+    if wanted is None:
+        return None
+    now = state.policies.get(state.policy_at.get(wanted.agent, 0))
+    version = now.version if now is not None else 0
+    changed = msgspec.structs.replace(wanted, version=version + 1, expected=version)
+    if now is not None and msgspec.structs.replace(changed, version=now.version, expected=now.expected) == now:
+        return None
+    return changed
+
+
+def spec_for(agent: str, model: str, system: str, tools: Any, voters: Sequence[Voter]) -> Spec:
+    """The specification entry of an agent as it is set up now."""
+    draft = Spec(
+        agent=agent,
+        model=model,
+        system=codec.digest(system.encode()) if system else "",
+        tools=tools,
+        voters={voter.name: voter.in_policy().kind for voter in voters},
+    )
+    return msgspec.structs.replace(draft, digest=codec.digest_of(draft))
+
+
+def _refuse_if_alive(host: Host, state: State, holder: str) -> None:
+    life = state.incarnations.get(holder)
+    gone = host.gone(holder)
+    if gone is None and life is not None and host.env.wall_ms() - life.last_ms > HOLDER_SILENT_MS:
+        return
+    if life is None or gone:
+        return
+    where = f"process {life.birth.pid} on {life.birth.host.split('/')[0]}" if life.birth is not None else "elsewhere"
+    raise AgentBusy(
+        f"The agent {host.agent!r} is being played on this log already",
+        received=f"by {where} (incarnation {holder})",
+        todo="stop that process, use another agent name, or pass takeover=True (--takeover) to fence it off",
+    )

@@ -1,0 +1,328 @@
+"""The only part that touches the environment. It acts only after it has folded its own effective ``Started``.
+
+The chain, readable in one go: committed? -> append ``Started`` -> did it take effect, and is it ours? -> run the
+tool -> append ``Result``. Whatever the tool does (raise, hang, return nonsense, print without end) becomes a result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from logact import codec
+from logact.core import executing, invariants
+from logact.core.machine import ANSWER
+from logact.core.state import Action, State
+from logact.entry import (
+    BlobRef,
+    Cancel,
+    Entry,
+    Failure,
+    Intent,
+    NewEntry,
+    Output,
+    Part,
+    Payload,
+    Result,
+    Started,
+    stricter,
+)
+from logact.errors import AppendUnknown, ConditionFailed, LogActError, LogError, UsageError
+from logact.logs.base import Clause, Filter
+from logact.runtime import values
+from logact.runtime.host import Host
+from logact.runtime.secrets import Secrets
+from logact.tools import ImageResult, Tool, ToolContext, failure_of
+
+TOOL_TIMEOUT_S = 300.0
+"""How long a tool may take, unless it says otherwise."""
+
+RESULT_RETRY_S_MAX = 60.0
+"""How long an executor keeps trying to write down a result before it gives up and leaves the action in doubt."""
+
+
+class Executor:
+    """Starts and runs committed actions of some agents with their tools."""
+
+    def __init__(
+        self,
+        host: Host,
+        tools: Mapping[str, Tool],
+        *,
+        agents: Iterable[str],
+        secrets: Secrets | None = None,
+        name: str = "executor",
+        output_bytes_max: int = values.OUTPUT_BYTES_MAX,
+    ) -> None:
+        self.host = host
+        self.tools = tools
+        self.agents = frozenset(agents)
+        self.secrets = secrets or Secrets()
+        self.name = name
+        self.output_bytes_max = output_bytes_max
+        self.running: dict[int, asyncio.Timeout | None] = {}
+        self.hung: set[int] = set()
+        self._began: set[tuple[int, int]] = set()  # (action, attempt): what this life has once begun to run
+        self._cancelled: set[int] = set()
+        host.tail.observe(self._observe)
+
+    def _observe(self, state: State, entry: Entry) -> None:
+        """A cancelled action that runs here is interrupted at once."""
+        if state.verdict or not isinstance(entry.payload, Cancel) or not self.running:
+            return
+        for key, deadline in self.running.items():
+            action = state.actions.get(key)
+            if action is not None and action.cancel_wanted and key not in self._cancelled and deadline is not None:
+                self._cancelled.add(key)
+                deadline.reschedule(asyncio.get_running_loop().time())
+
+    # --- starting ------------------------------------------------------------------------------------------------
+
+    def due(self, state: State) -> list[tuple[Action, bool]]:
+        """Actions to work on: to be started (True), or started by this incarnation and not running (False)."""
+        now_ms = self.host.env.wall_ms()
+        found = [
+            (action, True)
+            for action in state.startable()
+            if action.intent.agent in self.agents
+            and not action.intent.external
+            and action.id not in self.running
+            and not executing.may_start(state, action, self.host.incarnation, now_ms)
+        ]
+        for action in state.unfinished():
+            current = action.current
+            if (
+                current is not None
+                and current.incarnation == self.host.incarnation
+                and action.status == "executing"
+                and action.id not in self.running
+                and (action.id, current.number) not in self._began
+            ):
+                found.append((action, False))
+        return found
+
+    async def run(self) -> None:
+        """Start and run what is committed, until cancelled. Actions run concurrently."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self.host.tail.until(self.due)
+                for action, fresh in self.due(self.host.state):
+                    self.running[action.id] = None
+                    group.create_task(self._work(action, fresh))
+
+    async def _work(self, action: Action, fresh: bool) -> None:
+        try:
+            await self.perform(action.id, fresh=fresh)
+        except LogActError:
+            # the log refused or is away: forget, fold again, look again
+            await self.host.env.sleep(0.1 + 0.1 * self.host.env.random())
+        finally:
+            self.running.pop(action.id, None)
+            self.host.tail.wake()
+
+    async def perform(self, action_id: int, *, fresh: bool = True, ride: bool = False) -> bool:
+        """Start an action (unless it was started by us already) and run it. False if the start took no effect."""
+        state = self.host.state
+        action = state.actions[action_id]
+        attempt = len(action.attempts)
+        if fresh:
+            attempt += 1
+            try:
+                await self.host.append(self.start_entries(state, action), unless=self.start_unless(action))
+            except ConditionFailed:
+                return False
+            await self.host.tail.catch_up()
+        if action.intent.tool == ANSWER:
+            if not fresh and self._still_mine(action_id, attempt):  # it was started, and its output never came
+                await self.host.append(self.answer_entries(action_id, action.intent, attempt)[1:])
+            return True
+        if not self._still_mine(action_id, attempt):
+            return False
+        await self.execute(action_id, attempt, ride=ride)
+        return True
+
+    def _still_mine(self, action_id: int, attempt: int) -> bool:
+        """Whether the start that took effect is this incarnation's: the gate in front of every effect."""
+        return executing.took_effect(self.host.state, action_id, attempt, self.host.incarnation)
+
+    def start_entries(self, state: State, action: Action) -> list[NewEntry]:
+        """The record that starts an action; an answer's effect is an entry itself, so it goes along."""
+        if action.intent.tool == ANSWER:
+            return self.answer_entries(action.id, action.intent, len(action.attempts) + 1)
+        return [self._entry(executing.start(state, action), action.intent)]
+
+    def answer_entries(self, reference: int, intent: Intent, attempt: int = 1) -> list[NewEntry]:
+        """Start, release and finish a committed answer, in one record."""
+        epoch = self.host.state.epoch(intent.agent)
+        arguments = intent.arguments
+        output = Output(
+            run=intent.run,
+            intent=reference,
+            text=self.secrets.redact_text(str(arguments.get("text", ""))),
+            value=self.secrets.redact(arguments.get("value")),
+            ok=not arguments.get("gave_up"),
+            reason=str(arguments.get("gave_up", "")),
+        )
+        return [
+            self._entry(Started(intent=reference, attempt=attempt, epoch=epoch), intent),
+            self._entry(output, intent),
+            self._entry(Result(intent=reference, attempt=attempt), intent),
+        ]
+
+    @staticmethod
+    def start_unless(action: Action) -> Filter:
+        """What may not have come since the fold: control, fences, policies, or anything about this action."""
+        return Filter(
+            (
+                Clause(kinds=("Control", "Fence", "Policy")),
+                Clause(kinds=("Cancel",)),
+                Clause(kinds=("Started", "Expiry", "Abort", "Recovery"), actions=(action.id,)),
+            )
+        )
+
+    def _entry(self, payload: Payload, intent: Intent) -> NewEntry:
+        return self.host.about(intent, payload, "executor", self.name)
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    async def execute(self, action_id: int, attempt: int, *, ride: bool = False) -> None:
+        """Run the tool of an action that this incarnation started, and write down what happened."""
+        self.running.setdefault(action_id, None)
+        try:
+            action = self.host.state.actions[action_id]
+            intent = await self.host.full_intent(action)
+            invariants.check_may_run(
+                self.host.state, action_id, attempt, self.host.incarnation, codec.digest_of(intent.arguments)
+            )
+            self._began.add((action_id, attempt))
+            result, blobs = await self._outcome(action, intent, attempt)
+            tool = self.tools.get(intent.tool)
+            effect = stricter(intent.effect, tool.effect) if tool is not None else intent.effect
+            entry = self._entry(result, intent)
+            if ride and effect in ("read", "idempotent") and not blobs:
+                self.host.riding.append(entry)
+            else:
+                await self._write_down(entry, blobs)
+        finally:
+            self.running.pop(action_id, None)
+
+    async def _write_down(self, entry: NewEntry, blobs: list[tuple[str, bytes]]) -> None:
+        """Append a result; while the log is away, keep trying: what happened must not be forgotten."""
+        began = self.host.env.monotonic()
+        pause_s = 0.05
+        while True:
+            try:
+                await self.host.append([entry], blobs=blobs)
+                return
+            except (AppendUnknown, LogError):
+                if self.host.env.monotonic() - began > RESULT_RETRY_S_MAX:
+                    raise
+                await self.host.env.sleep(pause_s * (0.5 + self.host.env.random()))
+                pause_s = min(pause_s * 2, 2.0)
+
+    async def _outcome(self, action: Action, intent: Intent, attempt: int) -> tuple[Result, list[tuple[str, bytes]]]:
+        env = self.host.env
+        began = env.monotonic()
+        blobs: list[tuple[str, bytes]] = []
+        key = executing.external_key(self.host.state.log, action.id)
+        context = ToolContext(
+            agent=intent.agent,
+            run=intent.run,
+            action=action.id,
+            attempt=attempt,
+            key=key,
+            epoch=self.host.state.epoch(intent.agent),
+            log=self.host.state.log,
+        )
+        tool = self.tools.get(intent.tool)
+        refused = self._refusal(tool, intent)
+        if tool is None or refused is not None:
+            return Result(intent=action.id, attempt=attempt, error=refused), blobs
+        try:
+            arguments = self.secrets.resolve(intent.arguments)
+        except UsageError as error:
+            failure = Failure(kind="permanent", message=str(error), definite=True)
+            return Result(intent=action.id, attempt=attempt, error=failure), blobs
+        if env.points:
+            env.point("before_effect")
+        value, failed = await self._call(tool, arguments, context)
+        if env.points:
+            env.point("after_effect")
+        duration_ms = round((env.monotonic() - began) * 1000, 3)
+        if failed is not None:
+            message = values.cut(self.secrets.redact_text(failed.message), 4000)
+            failure = msgspec.structs.replace(failed, message=message)
+            return Result(intent=action.id, attempt=attempt, error=failure, duration_ms=duration_ms), blobs
+        parts: tuple[Part, ...] = ()
+        if isinstance(value, ImageResult):
+            ref = BlobRef(digest=codec.digest(value.data), size=len(value.data), media_type=value.media_type)
+            blobs.append((ref.digest, value.data))
+            parts, value = (Part(blob=ref),), value.text
+        try:
+            stored = values.pack(self.secrets.redact(value), bytes_max=self.output_bytes_max)
+        except (TypeError, ValueError) as problem:
+            failure = Failure(
+                kind="unstorable",
+                message=f"the tool ran and returned something that cannot be stored: {problem}; "
+                "expected text, numbers, lists or objects",
+            )
+            return Result(intent=action.id, attempt=attempt, error=failure, duration_ms=duration_ms), blobs
+        if stored.blob is not None:
+            blobs.append((stored.blob.digest, stored.data))
+        result = Result(
+            intent=action.id,
+            attempt=attempt,
+            value=stored.value,
+            blob=stored.blob,
+            parts=parts,
+            duration_ms=duration_ms,
+            truncated=stored.truncated,
+        )
+        return result, blobs
+
+    def _refusal(self, tool: Tool | None, intent: Intent) -> Failure | None:
+        """Why an approved action is not what would run now; the approval does not cover anything else."""
+        if tool is None:
+            return Failure(kind="permanent", message=f"the tool {intent.tool!r} is not offered here", definite=True)
+        if intent.tool_version and tool.version != intent.tool_version:
+            return Failure(
+                kind="permanent",
+                message=f"the tool {intent.tool!r} is now version {tool.version}; "
+                f"the approval was for version {intent.tool_version}",
+                definite=True,
+            )
+        if intent.pins:
+            now = {pin.path: pin.digest for pin in tool.pins(intent.arguments)}
+            for pin in intent.pins:
+                if now.get(pin.path) != pin.digest:
+                    return Failure(
+                        kind="permanent",
+                        message=f"{pin.path} changed after the approval was given",
+                        definite=True,
+                    )
+        return None
+
+    async def _call(
+        self, tool: Tool, arguments: dict[str, object], context: ToolContext
+    ) -> tuple[object, Failure | None]:
+        """The tool's value, or its failure. Nothing that a tool raises gets out of here but cancellation."""
+        timeout_s = tool.timeout_s or TOOL_TIMEOUT_S
+        try:
+            async with asyncio.timeout(timeout_s) as deadline:
+                self.running[context.action] = deadline
+                return await tool.call(arguments, context), None
+        except TimeoutError:
+            if context.action in self._cancelled:
+                self._cancelled.discard(context.action)
+                return None, Failure(kind="cancelled", message="it was cancelled while it ran")
+            if tool.in_thread:
+                self.hung.add(context.action)  # the thread goes on: only this process's end settles it
+            return None, Failure(kind="timeout", message=f"it did not end within {timeout_s:g} s")
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            return None, failure_of(error)

@@ -1,0 +1,151 @@
+"""What the parts of one agent in one process share: the log, the fold, one pen, and the clock.
+
+Every append of the process goes through :meth:`Host.append`, so that the incarnation's chain has one writer, and
+the fold holds what was appended before the caller goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from logact import env as environment
+from logact.core.state import Action, State
+from logact.entry import Entry, Heartbeat, Intent, NewEntry, Payload, Role, Spec
+from logact.errors import ConditionFailed
+from logact.logs.base import Appended, Condition, Filter, SharedLog
+from logact.runtime.tail import Tail
+
+
+class Host:
+    """One incarnation of one process that plays parts of an agent."""
+
+    def __init__(self, log: SharedLog, agent: str, *, tail: Tail | None = None) -> None:
+        self.log = log
+        self.agent = agent
+        self.env = environment.current()
+        self.tail = tail or Tail(log)
+        self.writer = log.writer()
+        self.riding: list[NewEntry] = []
+        self.appends = 0
+        self.last_spec: dict[str, str] = {}  # by agent: the digest of its last specification
+        self.tail.observe(self._observe)
+
+    def _observe(self, state: State, entry: Entry) -> None:
+        if isinstance(entry.payload, Spec) and not state.verdict:
+            self.last_spec[entry.payload.agent] = entry.payload.digest
+
+    @property
+    def incarnation(self) -> str:
+        """This life's id; it stands in everything that this process writes."""
+        return self.writer.incarnation
+
+    @property
+    def state(self) -> State:
+        """The fold, as far as this process has read."""
+        return self.tail.state
+
+    def entry(
+        self, payload: Payload, role: Role, name: str = "", *, run: int = 0, tool: str = "", agent: str = ""
+    ) -> NewEntry:
+        """A payload as one of this agent's parts says it."""
+        return NewEntry(payload=payload, role=role, name=name or role, agent=agent or self.agent, run=run, tool=tool)
+
+    @staticmethod
+    def about(intent: Intent, payload: Payload, role: Role, name: str) -> NewEntry:
+        """A payload about an action, so that filters by its agent, run and tool find it."""
+        return NewEntry(payload=payload, role=role, name=name, agent=intent.agent, run=intent.run, tool=intent.tool)
+
+    async def append(
+        self,
+        entries: Sequence[NewEntry],
+        *,
+        unless: Filter | None = None,
+        after: int | None = None,
+        key: str = "",
+        blobs: Sequence[tuple[str, bytes]] = (),
+    ) -> Appended:
+        """Append a record, with what rides along in front of it, and fold up to it.
+
+        Returns the position of the first of ``entries``. ``unless`` makes it conditional on nothing that matches
+        having come after position ``after`` (as far as this fold has read, if not given). References inside
+        ``entries`` are relative to ``entries``; what rides in front of them is accounted for here.
+        """
+        riding, self.riding = self.riding, []
+        if riding:
+            entries = [shifted(entry, len(riding)) for entry in entries]
+        condition = Condition(self.state.position if after is None else after, unless) if unless is not None else None
+        if self.env.points:
+            self.env.point(f"before_{_point(entries or riding)}")
+        try:
+            done = await self.writer.append([*riding, *entries], condition=condition, key=key, blobs=blobs)
+        except ConditionFailed:
+            self.riding = riding + self.riding  # what rides has no condition of its own: it goes with the next
+            await self.tail.catch_up()
+            raise
+        except BaseException:
+            # unknown or failed: results are appended again; the fold takes the first and drops the second
+            self.riding = riding + self.riding
+            raise
+        self.appends += 1
+        if self.env.points:
+            self.env.point(f"after_{_point(entries or riding)}")
+        if not (done.fresh and self.tail.apply_own(self.writer.last_body, done.position)):
+            await self.tail.catch_up()
+        return Appended(done.position + len(riding), done.fresh) if riding else done
+
+    async def full_intent(self, action: Action) -> Intent:
+        """An action's intent with its arguments, wherever they are stored."""
+        intent = action.intent
+        if intent.arguments_blob is not None:
+            arguments = msgspec.json.decode(await self.log.get_blob(intent.arguments_blob.digest))
+            intent = msgspec.structs.replace(intent, arguments=arguments)
+        return intent
+
+    async def flush(self) -> None:
+        """Make what rides durable now."""
+        if self.riding:
+            await self.append([])
+
+    def birth(self) -> NewEntry:
+        """The first sign of life: which process this incarnation is."""
+        me = self.env.process()
+        return self.entry(
+            Heartbeat(agent=self.agent, host=me.host, pid=me.pid, started=me.started, boot=me.boot),
+            "executor",
+            self.agent,
+        )
+
+    def gone(self, incarnation: str) -> bool | None:
+        """Whether an incarnation is proven gone: True, False (it lives), None (nobody can tell from here)."""
+        if incarnation == self.incarnation:
+            return False
+        life = self.state.incarnations.get(incarnation)
+        if life is None or life.birth is None:
+            return None
+        if life.left:
+            return True
+        birth = life.birth
+        alive = self.env.alive(
+            environment.ProcessIdentity(host=birth.host, pid=birth.pid, started=birth.started, boot=birth.boot)
+        )
+        return None if alive is None else not alive
+
+
+def _point(entries: Sequence[NewEntry]) -> str:
+    """The name of a record for crash tests: the kinds that it holds."""
+    return "_".join(dict.fromkeys(type(entry.payload).__name__.lower() for entry in entries))
+
+
+def shifted(entry: NewEntry, by: int) -> NewEntry:
+    """The same entry with its batch-relative references moved ``by`` places."""
+    changes = {
+        field: getattr(entry.payload, field) - by
+        for field in type(entry.payload).REFERENCES
+        if getattr(entry.payload, field) < 0
+    }
+    payload = msgspec.structs.replace(entry.payload, **changes) if changes else entry.payload
+    run = entry.run - by if entry.run < 0 else entry.run
+    causes = tuple(cause - by if cause < 0 else cause for cause in entry.causes)
+    return msgspec.structs.replace(entry, payload=payload, run=run, causes=causes)

@@ -1,0 +1,201 @@
+"""Settles actions that were started and have no result, as their declared effects allow. It guesses nothing.
+
+The table is ``core.recovering``. Whether the executor is really gone has to be proven (its process is dead, or it
+was this one and it knows that it does not run the action); until then the recoverer waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from logact.core import executing, recovering
+from logact.core.state import Action, State
+from logact.entry import Finding, Intent, NewEntry, Notice, Payload, Recovery, Undone
+from logact.errors import ConditionFailed, LogActError
+from logact.logs.base import where
+from logact.runtime.executor import Executor
+from logact.runtime.host import Host
+from logact.runtime.secrets import Secrets
+from logact.tools import ProbeAnswer, Tool, ToolContext
+
+PROBE_TIMEOUT_S = 60.0
+ALIVE_POLL_S = 1.0
+"""How often a recoverer looks whether another process is gone; a death is no entry, so nothing can wake it."""
+
+
+class Recoverer:
+    """Settles the unfinished actions of some agents. ``asking`` holds what only a person can settle, and why."""
+
+    def __init__(
+        self,
+        host: Host,
+        tools: Mapping[str, Tool],
+        *,
+        agents: Iterable[str],
+        executor: Executor | None = None,
+        secrets: Secrets | None = None,
+        name: str = "recoverer",
+    ) -> None:
+        self.host = host
+        self.tools = tools
+        self.agents = frozenset(agents)
+        self.executor = executor
+        self.secrets = secrets or (executor.secrets if executor is not None else Secrets())
+        self.name = name
+        self.asking: dict[int, str] = {}
+        self.settled = 0
+        self._unsure: set[int] = set()
+
+    def due(self, state: State) -> list[Action]:
+        """Unfinished actions of these agents that this process is not running itself."""
+        found = []
+        for action in state.unfinished():
+            if action.intent.agent not in self.agents or action.intent.external or action.id in self.asking:
+                continue
+            current = action.current
+            if current is not None and current.incarnation == self.host.incarnation:
+                running = self.executor is None or action.id in self.executor.running
+                if running or action.status == "executing":
+                    continue  # ours, and either running or about to report
+            found.append(action)
+        return found
+
+    async def run(self) -> None:
+        """Settle until cancelled."""
+        while True:
+            await self.host.tail.until(self.due)
+            waits = False
+            for action in self.due(self.host.state):
+                try:
+                    waits = not await self.settle(action) or waits
+                except ConditionFailed:
+                    pass
+                except LogActError:
+                    waits = True
+            if waits:
+                await self.host.env.sleep(ALIVE_POLL_S)
+
+    def doubts(self) -> str:
+        """What only a person can settle, in words ("" if nothing)."""
+        open_ones = {
+            key: why
+            for key, why in self.asking.items()
+            if key in self.host.state.actions and self.host.state.actions[key].is_open
+        }
+        if len(open_ones) != len(self.asking):
+            self.asking = open_ones
+        return "; ".join(
+            f"action {key} ({self.host.state.actions[key].intent.tool}) is in doubt: {why}"
+            for key, why in open_ones.items()
+        )
+
+    def _gone(self, action: Action) -> bool:
+        current = action.current
+        if current is None:
+            return False
+        if current.incarnation == self.host.incarnation:
+            return self.executor is not None and action.id not in self.executor.hung
+        return self.host.gone(current.incarnation) is True
+
+    async def settle(self, action: Action) -> bool:
+        """Take the next step of one settlement. False if it has to wait for a process to end."""
+        tool = self.tools.get(action.intent.tool)
+        gone = self._gone(action)
+        step = recovering.next_step(
+            action,
+            holder_gone=gone,
+            effect_now=tool.effect if tool is not None else None,
+            can_probe=tool is not None and tool.has_probe,
+            can_undo=tool is not None and tool.has_undo,
+            probe_said_unknown=action.id in self._unsure,
+        )
+        attempt = len(action.attempts)
+        if step.verb == "wait":
+            return False
+        if step.verb == "restart":
+            await self._write(
+                action,
+                Recovery(
+                    intent=action.id, attempt=attempt, settlement="restart", evidence="effect", reason=step.reason
+                ),
+            )
+        elif step.verb == "probe" and tool is not None:
+            await self._probe(action, tool, attempt)
+        elif step.verb == "undo" and tool is not None:
+            await self._undo(action, tool)
+        else:
+            self.asking[action.id] = step.reason
+            await self._write(
+                action,
+                self._doubt(action, step.reason),
+                Notice(
+                    code="in_doubt",
+                    message=f"action {action.id} ({action.intent.tool}): {step.reason}",
+                    run=action.intent.run,
+                ),
+            )
+            self.host.tail.wake()
+        self.settled += 1
+        return True
+
+    def _doubt(self, action: Action, reason: str) -> Finding:
+        return Finding(
+            code="in_doubt", message=reason, cites=(action.id,), agent=action.intent.agent, run=action.intent.run
+        )
+
+    async def _probe(self, action: Action, tool: Tool, attempt: int) -> None:
+        """Ask the tool whether the effect happened, and write down what it says."""
+        intent = await self.host.full_intent(action)
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                answer = await tool.probe(self.secrets.resolve(intent.arguments), self._context(action, intent))
+        except Exception as error:
+            answer = ProbeAnswer(happened=None, detail=f"the probe failed: {type(error).__name__}: {error}")
+        if answer.happened is None:
+            self._unsure.add(action.id)
+            self.host.tail.wake()
+            return
+        settled = Recovery(
+            intent=action.id,
+            attempt=attempt,
+            settlement="happened" if answer.happened else "not_happened",
+            evidence="probe",
+            reason=self.secrets.redact_text(answer.detail),
+            value=self.secrets.redact(answer.value),
+        )
+        await self._write(action, self._doubt(action, "its executor is gone"), settled)
+
+    async def _undo(self, action: Action, tool: Tool) -> None:
+        intent = await self.host.full_intent(action)
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                detail = await tool.undo(self.secrets.resolve(intent.arguments), None, self._context(action, intent))
+        except Exception as error:
+            self.asking[action.id] = f"its undo failed: {type(error).__name__}: {error}"
+            self.host.tail.wake()
+            return
+        entries = [
+            self.host.about(intent, self._doubt(action, "its executor is gone"), "recoverer", self.name),
+            self.host.about(intent, Undone(intent=action.id, detail=detail), "executor", self.name),
+        ]
+        await self.host.append(entries, unless=where(kinds=["Result", "Recovery", "Undone"], actions=[action.id]))
+
+    def _context(self, action: Action, intent: Intent) -> ToolContext:
+        state = self.host.state
+        return ToolContext(
+            agent=intent.agent,
+            run=intent.run,
+            action=action.id,
+            attempt=len(action.attempts),
+            key=executing.external_key(state.log, action.id),
+            epoch=state.epoch(intent.agent),
+            log=state.log,
+        )
+
+    async def _write(self, action: Action, *payloads: Payload) -> None:
+        entries: list[NewEntry] = [
+            self.host.about(action.intent, payload, "recoverer", self.name) for payload in payloads
+        ]
+        kinds = ["Result", "Recovery", "Undone", "Started"]
+        await self.host.append(entries, unless=where(kinds=kinds, actions=[action.id]))

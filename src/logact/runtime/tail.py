@@ -1,0 +1,195 @@
+"""The tail: keeps one fold of a log up to date and wakes whoever waits for something to become true.
+
+It owns the process's copy of the state. It never appends and never judges; a read error is retried and then
+raised, never taken for an absence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from logact import codec
+from logact import env as environment
+from logact.core import machine
+from logact.core.state import State
+from logact.entry import BlobRef, Checkpoint, Entry, position_of, record_of
+from logact.errors import LogCorrupt, LogError, LogTrimmed, ReadFailed
+from logact.logs.base import FOLLOW_WAIT_S, READ_RECORDS_MAX, SharedLog
+
+READ_RETRY_S_MAX = 30.0
+"""How long a follower repeats a failing read before it gives up."""
+
+Observer = Callable[[State, Entry], None]
+Restorer = Callable[[Checkpoint], Awaitable[bool]]
+
+
+class Tail:
+    """One fold of one log. ``start`` reads to the present; ``follow`` keeps it there."""
+
+    def __init__(self, log: SharedLog, *, keep: bool = False, from_checkpoint: bool = True) -> None:
+        self.log = log
+        self.env = environment.current()
+        self.state: State = machine.initial(keep=keep)
+        self.keep = keep
+        self.from_checkpoint = from_checkpoint and not keep
+        self.records_read = 0
+        self.entries_applied = 0
+        self.checkpoint: Checkpoint | None = None
+        self.problem: LogError | None = None
+        self._record = 0
+        self._observers: list[Observer] = []
+        self._restorers: list[Restorer] = []
+        self._waiting: list[tuple[Callable[[State], object], asyncio.Future[None]]] = []
+
+    def observe(self, observer: Observer) -> None:
+        """Call ``observer(state, entry)`` after each entry that is applied; ``state.verdict`` is that entry's."""
+        self._observers.append(observer)
+
+    def unobserve(self, observer: Observer) -> None:
+        """Stop calling an observer."""
+        self._observers.remove(observer)
+
+    def restore(self, restorer: Restorer) -> None:
+        """Ask ``restorer(checkpoint)`` before a checkpoint is used; if it says False, replay starts earlier."""
+        self._restorers.append(restorer)
+
+    async def start(self) -> State:
+        """Read from the last usable checkpoint (or the beginning) to the present tail."""
+        await self.log.open()
+        self.state.log = self.log.log_id
+        if self.from_checkpoint:
+            await self._load_checkpoint()
+        await self.catch_up()
+        return self.state
+
+    async def _load_checkpoint(self) -> None:
+        """Start from the last checkpoint whose state is there, readable and of this log; else from the beginning."""
+        record = await self.log.engine.last_checkpoint()
+        if not record:
+            return
+        records, _ = await self.log.read_records(position_of(record - 1), limit=1)
+        for entry in (entry for batch in records for entry in batch):
+            payload = entry.payload
+            if not isinstance(payload, Checkpoint) or entry.author.role != "checkpointer":
+                continue
+            try:
+                state = await load_state(self.log, payload.state)
+            except (LogCorrupt, LogError):
+                return  # a damaged checkpoint costs time, never correctness
+            if state.log != self.log.log_id or state.chain != payload.chain or state.position != payload.upto:
+                return
+            if not all([await restorer(payload) for restorer in self._restorers]):
+                return
+            self.state, self.checkpoint = state, payload
+            self._record = record_of(payload.upto)
+
+    async def catch_up(self) -> State:
+        """Apply everything up to the present tail."""
+        while True:
+            try:
+                page = await self.log.engine.read(self._record, READ_RECORDS_MAX)
+            except LogTrimmed as error:
+                if self._record == 0 and self.state.position == 0:
+                    raise LogTrimmed(
+                        "The log's beginning was trimmed and its checkpoint cannot be read",
+                        received=str(error),
+                        todo="run `logact log verify`",
+                    ) from error
+                raise
+            for stored in page.records:
+                if stored.record > self._record:
+                    self._apply(codec.decode_record(stored.body, stored.record), stored.record)
+            if page.upto <= self._record and len(page.records) < READ_RECORDS_MAX:
+                break
+        self._wake()
+        return self.state
+
+    def apply_own(self, body: bytes, position: int) -> bool:
+        """Apply a record that this process just appended, if nothing lies between; saves reading it back."""
+        record = record_of(position)
+        if record != self._record + 1:
+            return record <= self._record
+        self._apply(codec.decode_record(body, record), record)
+        self._wake()
+        return True
+
+    def _apply(self, entries: list[Entry], record: int) -> None:
+        for entry in entries:
+            self.state = machine.apply(self.state, entry)
+            for observer in self._observers:
+                observer(self.state, entry)
+        self._record = record
+        self.records_read += 1
+        self.entries_applied += len(entries)
+
+    def _wake(self) -> None:
+        if self._waiting:
+            still = []
+            for ready, future in self._waiting:
+                if future.done():
+                    continue
+                if ready(self.state):
+                    future.set_result(None)
+                else:
+                    still.append((ready, future))
+            self._waiting = still
+
+    async def follow(self) -> None:
+        """Keep the fold at the present until cancelled. Raises the read error that lasted too long."""
+        failing_since: float | None = None
+        pause_s = 0.05
+        while True:
+            try:
+                await self.log.engine.wait(self._record, FOLLOW_WAIT_S)
+                await self.catch_up()
+                failing_since, pause_s, self.problem = None, 0.05, None
+            except (LogCorrupt, LogTrimmed):
+                raise
+            except LogError as error:
+                self.problem = error
+                now = self.env.monotonic()
+                failing_since = now if failing_since is None else failing_since
+                if now - failing_since > READ_RETRY_S_MAX:
+                    raise ReadFailed("The log could not be read for too long", received=str(error)) from error
+                await self.env.sleep(pause_s * (0.5 + self.env.random()))
+                pause_s = min(pause_s * 2, 2.0)
+
+    async def until(self, ready: Callable[[State], object], timeout_s: float | None = None) -> bool:
+        """Wait until ``ready(state)`` is true (True), or the time is over (False). Needs somebody to follow."""
+        if ready(self.state):
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((ready, future))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            return bool(ready(self.state))
+        finally:
+            future.cancel()
+        return True
+
+    def wake(self) -> None:
+        """Look at the waiting conditions again, since something outside the fold changed."""
+        self._wake()
+
+
+_encode_state = msgspec.json.Encoder().encode
+_decode_state = msgspec.json.Decoder(State).decode
+
+
+def dump_state(state: State) -> bytes:
+    """A state's bytes, as a checkpoint stores them."""
+    return _encode_state(state)
+
+
+async def load_state(log: SharedLog, ref: BlobRef) -> State:
+    """The state in a checkpoint's blob. LogCorrupt if it is damaged."""
+    data = await log.get_blob(ref.digest)
+    try:
+        return _decode_state(data)
+    except msgspec.DecodeError as error:
+        raise LogCorrupt("A checkpoint's state cannot be read", received=str(error)) from error

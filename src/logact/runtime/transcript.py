@@ -1,0 +1,158 @@
+"""A run's entries as the conversation that a model is shown: a pure function of the run's context.
+
+It owns the words in which refusals, failures and recoveries reach the model: short, stable, and with what to do.
+Entries are remembered as they pass; what is missing (after a restart) is read from the log by position.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from logact.core.state import RunState, State
+from logact.entry import (
+    Abort,
+    BlobRef,
+    Call,
+    Cancel,
+    Compaction,
+    Control,
+    Entry,
+    Expiry,
+    Inference,
+    Input,
+    Intent,
+    Output,
+    Part,
+    Recovery,
+    Result,
+    Undone,
+)
+from logact.models.base import Image, Message
+from logact.runtime import values
+from logact.runtime.host import Host
+
+RESULT_CHARS_MAX = 20_000
+"""How much of one result the model is shown; the log holds all of it."""
+
+CACHED_ENTRIES_MAX = 4096
+
+_SHOWN = (Input, Inference, Compaction, Intent, Result, Abort, Expiry, Cancel, Control, Recovery, Undone, Output)
+
+
+class Transcript:
+    """Builds the messages of runs from a log."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._entries: dict[int, Entry] = {}
+        host.tail.observe(self._observe)
+
+    def _observe(self, state: State, entry: Entry) -> None:
+        if not state.verdict and isinstance(entry.payload, _SHOWN):
+            self._entries[entry.position] = entry
+            if len(self._entries) > CACHED_ENTRIES_MAX:
+                del self._entries[next(iter(self._entries))]
+
+    async def entry(self, position: int) -> Entry:
+        """An entry by position, from memory or from the log."""
+        found = self._entries.get(position)
+        if found is None:
+            found = self._entries[position] = await self.host.log.get(position)
+        return found
+
+    async def messages(self, run: RunState) -> list[Message]:
+        """The conversation so far. Every tool call has exactly one answer."""
+        found: list[Message] = []
+        unanswered: dict[int, Call] = {}
+        last = ""
+        for position in run.context:
+            entry = await self.entry(position)
+            payload = entry.payload
+            if isinstance(payload, Inference):
+                found += self._unanswered(unanswered, last)
+                found.append(Message(role="assistant", text=payload.text, calls=payload.calls))
+                unanswered = dict(enumerate(payload.calls))
+                for index, call in enumerate(payload.calls):
+                    if call.broken:
+                        found.append(_tool_message(unanswered.pop(index), call.broken, error=True))
+            elif isinstance(payload, (Input, Compaction)):
+                found += self._unanswered(unanswered, last)
+                found.append(await self._user_message(payload))
+            else:
+                text, error, parts = await self._outcome(entry)
+                last = text
+                index = await self._call_of(entry)
+                if index in unanswered:
+                    call = unanswered.pop(index)
+                    images = tuple([await self._image(part.blob) for part in parts if part.blob is not None])
+                    found.append(msgspec.structs.replace(_tool_message(call, text, error=error), images=images))
+        return found + self._unanswered(unanswered, last)
+
+    @staticmethod
+    def _unanswered(calls: dict[int, Call], last: str) -> list[Message]:
+        """Calls that one entry settled all at once (the run ended, was cancelled, or its answer went out)."""
+        found = [_tool_message(call, last or "This call was not carried out.", error=True) for call in calls.values()]
+        calls.clear()
+        return found
+
+    async def _call_of(self, entry: Entry) -> int:
+        """Which call of its inference a settling entry belongs to (-1: several, or none)."""
+        if not entry.action:
+            return -1
+        intent = (await self.entry(entry.action)).payload
+        return intent.call if isinstance(intent, Intent) else -1
+
+    async def _user_message(self, payload: Input | Compaction) -> Message:
+        if isinstance(payload, Compaction):
+            return Message(role="user", text=f"[Summary of the conversation so far]\n{payload.summary}")
+        texts = [payload.text, *(part.text for part in payload.parts if part.blob is None)]
+        images = tuple([await self._image(part.blob) for part in payload.parts if part.blob is not None])
+        return Message(role="user", text="\n".join(text for text in texts if text), images=images)
+
+    async def _image(self, ref: BlobRef) -> Image:
+        return Image(data=await self.host.log.get_blob(ref.digest), media_type=ref.media_type)
+
+    async def _outcome(self, entry: Entry) -> tuple[str, bool, tuple[Part, ...]]:
+        """What the model is told of how a call ended: the text, whether it is an error, and images."""
+        payload = entry.payload
+        if isinstance(payload, Result):
+            if payload.error is not None:
+                sure = " It certainly had no effect." if payload.error.definite else ""
+                return f"FAILED ({payload.error.kind}): {payload.error.message}{sure}", True, ()
+            return await self._value(payload), False, payload.parts
+        if isinstance(payload, Abort):
+            hint = f" {payload.hint}" if payload.hint else " Do not repeat it unchanged."
+            return f"REJECTED before it ran (action {payload.intent}): {payload.reason}.{hint}", True, ()
+        if isinstance(payload, Expiry):
+            return f"REJECTED before it ran (action {payload.intent}): {payload.reason}.", True, ()
+        if isinstance(payload, Cancel):
+            return f"CANCELLED before it ran: {payload.reason or 'an operator took it back'}.", True, ()
+        if isinstance(payload, Recovery):
+            return _recovered(payload)
+        if isinstance(payload, Undone):
+            return "It was undone.", True, ()
+        if isinstance(payload, Control):
+            return f"STOPPED before it ran: {payload.reason or 'an operator stopped it'}.", True, ()
+        if isinstance(payload, Output):
+            return "Your answer was delivered.", False, ()
+        return f"settled by a {entry.kind}", False, ()
+
+    async def _value(self, result: Result) -> str:
+        value = result.value
+        if result.blob is not None:
+            value = values.unpack(await self.host.log.get_blob(result.blob.digest))
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return values.cut(text, RESULT_CHARS_MAX)
+
+
+def _tool_message(call: Call, text: str, *, error: bool) -> Message:
+    return Message(role="tool", text=text, call_id=call.id, tool=call.tool, is_error=error)
+
+
+def _recovered(recovery: Recovery) -> tuple[str, bool, tuple[Part, ...]]:
+    if recovery.settlement == "happened":
+        value = "" if recovery.value is None else f" Result: {msgspec.json.encode(recovery.value).decode()}"
+        return f"Done (the work was interrupted; {recovery.evidence} shows that it did happen).{value}", False, ()
+    if recovery.settlement == "superseded":
+        return f"UNKNOWN whether it happened; closed: {recovery.reason}.", True, ()
+    return f"NOT DONE ({recovery.settlement}): {recovery.reason or 'it was given up'}.", True, ()

@@ -1,0 +1,24 @@
+"""Voters: what may stop an action before it runs. The built-in ones are loaded on first use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from logact.voters.base import FunctionVoter, Voter, as_voters
+
+if TYPE_CHECKING:
+    from logact.voters.rules import ActionInterceptor as ActionInterceptor
+    from logact.voters.rules import ActionRule as ActionRule
+    from logact.voters.safety import SafetyVoter as SafetyVoter
+
+__all__ = ["ActionInterceptor", "ActionRule", "FunctionVoter", "SafetyVoter", "Voter", "as_voters"]
+
+_LATER = {"ActionInterceptor": "rules", "ActionRule": "rules", "SafetyVoter": "safety"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)
