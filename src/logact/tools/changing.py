@@ -54,7 +54,7 @@ class Changes:
             content: Its whole new text.
         """
         data = _bounded(content)
-        with self.root.place(path, follow_last=False, create_parents=True) as place:
+        with self.root.place(path, follow_last=False, create_parents=True, file=True) as place:
             mode = _file_mode(place, path)
             _write(place, data, mode, path)
             return {"path": place.relative, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -89,13 +89,15 @@ class Changes:
         """
         from logact.tools.files import checksums
 
-        with self.root.place(target, follow_last=False, create_parents=True) as place:
+        everything = sorted(checksums(self.root, path))
+        with self.root.place(target, follow_last=False, create_parents=True, file=True) as place:
             mode = _file_mode(place, target)
             lines: list[bytes] = []
             total = 0
             # the target must not appear in itself, or writing it twice would give two contents
-            found = sorted(entry for entry in checksums(self.root, path) if entry[0] != place.relative)
-            for relative, size, digest in found:
+            for relative, size, digest in everything:
+                if relative == place.relative:
+                    continue
                 name = relative.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
                 lines.append(f"{digest}  {size}  {name}\n".encode("utf-8", "surrogateescape"))
                 total += size
@@ -118,7 +120,10 @@ class Changes:
             content: The text to add at its end.
         """
         data = _bounded(content)
-        with journal.locked(self.root) as top, self.root.place(path, follow_last=False, create_parents=True) as place:
+        with (
+            journal.locked(self.root) as top,
+            self.root.place(path, follow_last=False, create_parents=True, file=True) as place,
+        ):
             _file_mode(place, path)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             try:
@@ -178,28 +183,27 @@ class Changes:
             source: What to move, relative to the workspace.
             target: Its new path, relative to the workspace.
         """
-        with (
-            journal.locked(self.root) as top,
-            self.root.place(source, follow_last=False) as old,
-            self.root.place(target, follow_last=False, create_parents=True) as new,
-        ):
+        with journal.locked(self.root) as top, self.root.place(source, follow_last=False) as old:
             _movable(old, source)
-            _movable(new, target)
             state = old.stat()
             if state is None:
                 raise refused(f"{source!r} does not exist")
-            if new.stat() is not None:
-                raise refused(f"{target!r} exists already; nothing is overwritten by a move")
             if old.must_be_directory and not stat.S_ISDIR(state.st_mode):
                 raise refused(f"{source!r} is not a directory")
-            try:
-                journal.remember(top, journal.saw(context.key, state))
-                rename_to_free_name(old, new)
-            except OSError as error:
-                raise from_os(error, target) from error
-            os.fsync(new.parent)
-            os.fsync(old.parent)
-            return {"source": old.relative, "target": new.relative, "type": kind_of(state.st_mode)}
+            with self.root.place(target, follow_last=False, create_parents=True) as new:
+                _movable(new, target)
+                if new.stat() is not None:
+                    raise refused(f"{target!r} exists already; nothing is overwritten by a move")
+                if new.must_be_directory and not stat.S_ISDIR(state.st_mode):
+                    raise refused(f"{target!r} names a directory, and {source!r} is none")
+                try:
+                    journal.remember(top, journal.saw(context.key, state))
+                    rename_to_free_name(old, new)
+                except OSError as error:
+                    raise from_os(error, target) from error
+                os.fsync(new.parent)
+                os.fsync(old.parent)
+                return {"source": old.relative, "target": new.relative, "type": kind_of(state.st_mode)}
 
     def _probe_move(self, source: str, target: str, context: ToolContext) -> ProbeAnswer:
         seen = journal.recall(self.root, context.key)

@@ -23,6 +23,7 @@ import msgspec
 from logact.tools.answers import ToolError
 
 PATH_BYTES_MAX = 4096
+NAME_BYTES_MAX = 255
 LINKS_MAX = 40
 DEPTH_MAX = 128
 """How deep a subtree may be; each level holds one file descriptor while it is walked."""
@@ -89,12 +90,18 @@ class Root:
             raise from_os(error, str(self.path)) from error
 
     @contextmanager
-    def place(self, path: str, *, follow_last: bool = True, create_parents: bool = False) -> Iterator[Place]:
+    def place(
+        self, path: str, *, follow_last: bool = True, create_parents: bool = False, file: bool = False
+    ) -> Iterator[Place]:
         """Resolve a path to its parent's handle. ``follow_last`` walks on if the last component is a link.
+
+        ``create_parents`` makes missing directories above it; ``file`` refuses a path that asks for a directory.
 
         Raises a definite :class:`ToolError` for anything that does not lie beneath the root.
         """
         parts, must_be_directory = self._split(path)
+        if file and must_be_directory:
+            raise refused(f"{path!r} names a directory, not a file")
         handles: list[int] = []
         try:
             # only the resolving is inside of this try: an error of the caller's own block must not be taken for
@@ -147,6 +154,14 @@ class Root:
                     raise refused(f"{path!r} goes through too many symbolic links")
                 queue.extend(self._link_parts(target, path, names, handles)[::-1])
             elif queue:
+                if create_parents and _is_missing(part, handles[-1]):
+                    # a refusal further on must not leave directories behind, so all of the rest is checked first
+                    if ".." in queue:
+                        raise refused(f"{path!r} goes back out of a directory that does not exist")
+                    rest = [*names, part]
+                    for later in reversed(queue):
+                        rest.append(later)
+                        self._check_name(later, rest, path)
                 handles.append(_open_directory(part, handles[-1], path, create_parents))
                 names.append(part)
                 _check_identity(os.fstat(handles[-1]), guard, path)
@@ -166,9 +181,7 @@ class Root:
     @contextmanager
     def open_file(self, path: str) -> Iterator[tuple[int, os.stat_result]]:
         """Open a regular file for reading: its descriptor and its state."""
-        with self.place(path) as place:
-            if place.must_be_directory:
-                raise refused(f"{path!r} names a directory, not a file")
+        with self.place(path, file=True) as place:
             try:
                 handle = os.open(place.name, FILE_FLAGS, dir_fd=place.parent)
             except OSError as error:
@@ -186,7 +199,10 @@ class Root:
     def open_directory(self, path: str) -> Iterator[tuple[int, str]]:
         """Open a directory: its handle, and its path from the root (``.`` for the root)."""
         with self.place(path) as place:
-            handle = _open_directory(place.name, place.parent, path, False)
+            try:
+                handle = _open_directory(place.name, place.parent, path, False)
+            except OSError as error:
+                raise from_os(error, path) from error
             try:
                 _check_identity(os.fstat(handle), self._hidden_identities(), path)
                 yield handle, place.relative
@@ -236,6 +252,8 @@ class Root:
         except UnicodeEncodeError as error:
             raise refused(f"{path!r} is not a path: {error.reason}") from error
         parts = [part for part in path.split("/") if part not in ("", ".")]
+        if any(len(os.fsencode(part)) > NAME_BYTES_MAX for part in parts):
+            raise refused(f"A name in the path is longer than {NAME_BYTES_MAX} bytes: it is too long")
         if path.startswith("/"):
             beneath = self._beneath(parts)
             if beneath is None:
@@ -321,6 +339,14 @@ def _read_link(name: str, parent: int) -> str | None:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return None  # no link, or nothing there
         raise
+
+
+def _is_missing(name: str, parent: int) -> bool:
+    try:
+        os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _open_directory(name: str, parent: int, path: str, create: bool) -> int:
