@@ -1,0 +1,245 @@
+"""Does a log still say what was written? Digests, chains, checkpoints, and the cut-off tail.
+
+Verification finds the first entry that was changed, dropped or reordered. It cannot see what nobody can: a log
+rewritten as a whole, chains and all, by somebody who may write everything, unless a witness (a second file with
+the head of the log at earlier times) says otherwise. It never changes the log.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from logact import codec
+from logact import env as environment
+from logact.core import invariants, machine
+from logact.core.state import State
+from logact.entry import Checkpoint, position_of
+from logact.errors import InvariantViolated, LogActError, LogCorrupt
+from logact.logs.base import READ_RECORDS_MAX, SharedLog
+
+PROBLEMS_MAX = 100
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that is wrong, and where: the position of the record's first entry."""
+
+    position: int
+    what: str
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """What a witness remembers: at this position the digest of everything up to there was ``chain``."""
+
+    log: str
+    position: int
+    chain: str
+    time_ms: int = 0
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What verification found. ``sound`` is True if nothing is wrong; ``cannot_see`` says what was not checked."""
+
+    log: str
+    first: int
+    last: int
+    records: int
+    entries: int
+    chain: str
+    problems: tuple[Problem, ...] = ()
+    ineffective: int = 0
+    erased: int = 0
+    checkpoints: int = 0
+    witnessed: int = 0
+    cannot_see: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+async def verify(log: SharedLog, *, witness: Path | None = None) -> Report:
+    """Check every record of a log: its digests, its writers' chains, its checkpoints, the fold's invariants.
+
+    With a ``witness`` file, also that the log still holds what the witness saw: this finds a cut-off tail, and a log
+    that was put back from an old copy.
+    """
+    await log.open()
+    found = _Findings(log.log_id)
+    heads = {head.position: head for head in read_witness(witness)} if witness is not None else {}
+    found.heads = heads
+    cursor = await _first_kept(log)
+    found.partial = cursor > 0
+    found.first = position_of(cursor + 1)
+    while True:
+        page = await log.engine.read(cursor, READ_RECORDS_MAX)
+        for stored in page.records:
+            found.record(stored.record, stored.body)
+        if page.upto <= cursor:
+            break
+        cursor = page.upto
+    return found.report()
+
+
+async def _first_kept(log: SharedLog) -> int:
+    """The record number before the first one that is kept."""
+    from logact.errors import LogTrimmed
+
+    try:
+        await log.engine.read(0, 1)
+        return 0
+    except LogTrimmed:
+        low, high = 0, await log.engine.tail()
+        while low < high:  # the smallest number after which reading works
+            middle = (low + high) // 2
+            try:
+                await log.engine.read(middle, 1)
+                high = middle
+            except LogTrimmed:
+                low = middle + 1
+        return low
+
+
+class _Findings:
+    def __init__(self, log: str) -> None:
+        self.log = log
+        self.state: State = machine.initial(log)
+        self.first = 0
+        self.last = 0
+        self.partial = False
+        self.records = 0
+        self.entries = 0
+        self.erased = 0
+        self.checkpoints = 0
+        self.witnessed = 0
+        self.heads: dict[int, Head] = {}
+        self.problems: list[Problem] = []
+        self._chains: dict[str, tuple[int, str]] = {}
+
+    def problem(self, position: int, what: str) -> None:
+        if len(self.problems) < PROBLEMS_MAX:
+            self.problems.append(Problem(position, what))
+
+    def record(self, number: int, body: bytes) -> None:
+        position = position_of(number)
+        self.records += 1
+        self.last = position
+        try:
+            codec.check_record(body)
+        except LogCorrupt as error:
+            self.problem(position, str(error))
+        try:
+            entries = codec.decode_record(body, number)
+            head, own_hash = codec.read_head(body)
+        except LogCorrupt:
+            return
+        if head.log != self.log:
+            self.problem(position, f"the record was written for another log ({head.log})")
+        self._chain(position, head, own_hash)
+        for entry in entries:
+            self.entries += 1
+            self.last = entry.position
+            self.erased += entry.payload.__class__.__name__ == "ErasedPayload"
+            if isinstance(entry.payload, Checkpoint) and entry.author.role == "checkpointer":
+                self._checkpoint(entry.position, entry.payload)
+            self.state = machine.apply(self.state, entry)
+            try:
+                invariants.check_state(self.state)
+            except InvariantViolated as error:
+                self.problem(entry.position, str(error))
+        self._witness(self.last)
+
+    def _chain(self, position: int, head: codec.Head, own_hash: str) -> None:
+        number, previous = self._chains.get(head.writer, (0, codec.GENESIS))
+        if head.number == number and own_hash == previous:
+            return  # the same record twice: an engine that forgot the first; it takes no effect
+        unknown = self.partial and head.writer not in self._chains
+        if not unknown:
+            if head.number != number + 1:
+                missing = f"records {number + 1} to {head.number - 1} of its writer are missing"
+                self.problem(position, missing if head.number > number + 1 else "it is out of order, or there twice")
+            elif head.previous != previous:
+                self.problem(position, f"it does not follow record {number} of its writer")
+        self._chains[head.writer] = (head.number, own_hash)
+
+    def _checkpoint(self, position: int, checkpoint: Checkpoint) -> None:
+        self.checkpoints += 1
+        if not self.partial and checkpoint.upto == self.state.position and checkpoint.chain != self.state.chain:
+            self.problem(position, "a checkpoint's digest of the whole does not match what stands before it")
+
+    def _witness(self, position: int) -> None:
+        head = self.heads.pop(position, None)
+        if head is None:
+            return
+        self.witnessed += 1
+        if not self.partial and head.chain != self.state.chain:
+            self.problem(position, "the witness saw other entries up to here")
+
+    def report(self) -> Report:
+        for head in sorted(self.heads.values(), key=lambda one: one.position):
+            if head.log != self.log:
+                self.problem(head.position, f"the witness is of another log ({head.log})")
+            elif head.position > self.last:
+                self.problem(self.last, f"the tail is cut off: the witness saw entries up to {head.position}")
+                break
+            elif not self.partial or head.position >= self.first:
+                self.problem(head.position, "the witness saw an entry here that is gone")
+        blind = ["a log rewritten as a whole by somebody who may write everything, chains included"]
+        if not self.witnessed and not any("witness" in one.what for one in self.problems):
+            blind.append("a tail that was cut off (give a witness file: the last entries of a log have no successor)")
+        if self.partial:
+            blind.append(f"what stood before position {self.first} (trimmed)")
+        return Report(
+            log=self.log,
+            first=self.first,
+            last=self.last,
+            records=self.records,
+            entries=self.entries,
+            chain=self.state.chain,
+            problems=tuple(sorted(self.problems, key=lambda one: one.position)),
+            ineffective=self.state.ignored_count,
+            erased=self.erased,
+            checkpoints=self.checkpoints,
+            witnessed=self.witnessed,
+            cannot_see=tuple(blind),
+        )
+
+
+def read_witness(path: Path) -> list[Head]:
+    """The heads in a witness file; a torn last line is ignored. LogActError if it cannot be read."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise LogActError("The witness cannot be read", received=str(error), expected="a file of heads") from error
+    found = []
+    for line in lines:
+        try:
+            found.append(msgspec.json.decode(line, type=Head))
+        except msgspec.DecodeError:
+            continue
+    return found
+
+
+class Witness:
+    """Writes heads of a log to a second file, from a fold that is up to date; see ``verify``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._last = 0
+
+    def write(self, state: State) -> None:
+        """Append the present head, durably; harmless to repeat."""
+        if state.position == self._last:
+            return
+        now = environment.current().wall_ms()
+        head = Head(log=state.log, position=state.position, chain=state.chain, time_ms=now)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            os.write(descriptor, msgspec.json.encode(head) + b"\n")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._last = state.position
