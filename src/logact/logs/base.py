@@ -284,8 +284,7 @@ class Writer:
         """Append a batch. Raises ConditionFailed, KeyConflict, AppendUnknown and the engine's own errors."""
         await self.log.open()
         async with self._lock:
-            if self._unsettled is not None:
-                await self._send(*self._unsettled)
+            await self._settle()
             encoded = codec.encode_record(
                 entries,
                 log=self.log.log_id,
@@ -311,11 +310,14 @@ class Writer:
     async def settle(self) -> None:
         """Find out the fate of an unacknowledged record, if there is one."""
         async with self._lock:
-            if self._unsettled is not None:
-                try:
-                    await self._send(*self._unsettled)
-                except (ConditionFailed, KeyConflict, LogSealed):
-                    pass  # its fate is known now: it did not happen, and its caller was told "unknown" before
+            await self._settle()
+
+    async def _settle(self) -> None:
+        if self._unsettled is not None:
+            try:
+                await self._send(*self._unsettled)
+            except (ConditionFailed, KeyConflict, LogSealed):
+                pass  # its fate is known now: it did not happen, and its caller was told "unknown" before
 
     async def _send(self, draft: Draft, record_hash: str) -> Appended:
         """Send one draft until its fate is known, or the retry time is over."""
@@ -342,20 +344,30 @@ class Writer:
                     raise
                 # this try certainly failed, an earlier one may still have happened
                 raise AppendUnknown("An append's fate is unknown", received=str(error)) from error
-            if fresh or await self._is_own(record, draft):
-                self.number, self.previous, self.last_body = draft.number, record_hash, draft.body
-                if fresh is False and not doubtful and not draft.key:
-                    raise ChainConflict(
-                        "A record of this incarnation was in the log before it was written",
-                        received=f"writer {draft.writer}, number {draft.number}",
-                    )
+            own = fresh or (doubtful and await self._is_own(record, draft, record_hash))
             self._unsettled = None
-            return Appended(position_of(record), fresh or (doubtful and self.number == draft.number))
+            if own:
+                self.number, self.previous, self.last_body = draft.number, record_hash, draft.body
+            elif not doubtful and not draft.key:
+                raise ChainConflict(
+                    "A record of this incarnation was in the log before it was written",
+                    received=f"writer {draft.writer}, number {draft.number}",
+                    todo="start a new incarnation",
+                )
+            return Appended(position_of(record), own)
 
-    async def _is_own(self, record: int, draft: Draft) -> bool:
+    async def _is_own(self, record: int, draft: Draft, record_hash: str) -> bool:
         """Whether the record found under this draft's identity or key is this very draft, from an earlier try."""
-        page = await self.log.engine.read(record - 1, 1)
-        return bool(page.records) and page.records[0].body == draft.body
+        if not draft.key:
+            return True  # it can only have been found by its identity
+        try:
+            page = await self.log.engine.read(record - 1, 1)
+        except LogTrimmed:
+            return False  # an old record that has this key; the one in doubt is recent
+        except LogError as error:
+            raise AppendUnknown("An append's fate is unknown", received=str(error)) from error
+        # by hash: an erasure may have changed the bytes since
+        return any(codec.read_head(stored.body)[1] == record_hash for stored in page.records)
 
 
 class SharedLog:
@@ -522,6 +534,26 @@ class SharedLog:
         from logact.entry import Seal
 
         return await self.append(Seal(next=next_url, reason=reason), role="operator", name=name)
+
+    async def erase(self, position: int, reason: str, *, name: str = "operator") -> Appended:
+        """Erase an entry's payload for good; its header and digest stay, so the log still verifies.
+
+        An ``Erased`` entry says so first. Blobs that the payload named are not touched.
+        """
+        from logact.entry import Erased
+
+        await self.get(position)
+        done = await self.append(Erased(target=position, reason=reason), role="operator", name=name)
+        await self.engine.erase(record_of(position), position - position_of(record_of(position)))
+        return done
+
+    async def update(self, position: int, note: str, *, name: str = "operator", **data: object) -> Appended:
+        """Add a note about an entry. Nothing is ever overwritten: what an entry's status is, the fold says."""
+        from logact.entry import Notice
+
+        await self.get(position)
+        payload = Notice(code="update", message=note, data={"position": position, **data})
+        return await self.append(payload, role="operator", name=name)
 
     async def trim(self, before: int) -> None:
         """Drop the records before the one that holds position ``before``."""

@@ -101,7 +101,10 @@ class Tail:
                 raise
             for stored in page.records:
                 if stored.record > self._record:
+                    problem = _damage(stored.body)
                     self._apply(codec.decode_record(stored.body, stored.record), stored.record)
+                    if problem and not self.state.broken:
+                        self.state.broken = f"position {position_of(stored.record)}: {problem}"
             if page.upto <= self._record and len(page.records) < READ_RECORDS_MAX:
                 break
         self._wake()
@@ -175,6 +178,15 @@ class Tail:
     def wake(self) -> None:
         """Look at the waiting conditions again, since something outside the fold changed."""
         self._wake()
+
+
+def _damage(body: bytes) -> str:
+    """What is wrong with a record's own digests ("" if nothing). Damage stops acting; it does not stop reading."""
+    try:
+        codec.check_record(body)
+    except LogCorrupt as error:
+        return str(error)
+    return ""
 
 
 _encode_state = msgspec.json.Encoder().encode
