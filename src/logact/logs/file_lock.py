@@ -30,6 +30,7 @@ _LISTENERS = 0
 _TICKETS = 16
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 _COUNTER = struct.Struct("=q")
+_OWN, _SHARE, _FREE = (getattr(fcntl, name, 0) for name in ("F_WRLCK", "F_RDLCK", "F_UNLCK"))
 _SETLK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
 _GETLK: int | None = getattr(fcntl, "F_OFD_GETLK", None)
 
@@ -83,7 +84,7 @@ class FairLock:
                 time.sleep(min(POLL_S_MIN * distance, POLL_S_MAX))
         finally:
             if ticket:
-                self._set(_range("unlock"), ticket, 1)
+                self._set(_FREE, ticket, 1)
 
     def release(self) -> None:
         """Let the next one in."""
@@ -93,7 +94,7 @@ class FairLock:
     def listen(self) -> None:
         """Be counted among those who want to hear the doorbell, until ``close``."""
         if self._fd >= 0 and self._ranges:
-            self._set(_range("share"), _LISTENERS, 1)
+            self._set(_SHARE, _LISTENERS, 1)
 
     def anyone_listens(self) -> bool:
         """Whether any other handle listens. True if that cannot be known."""
@@ -114,7 +115,7 @@ class FairLock:
             return 0
         stored = os.pread(self._fd, _COUNTER.size, 0)
         ticket = max(_COUNTER.unpack(stored)[0] if len(stored) == _COUNTER.size else 0, _TICKETS)
-        while not self._set(_range("own"), ticket, 1):
+        while not self._set(_OWN, ticket, 1):
             ticket += 1  # somebody drew it at the same moment
         os.pwrite(self._fd, _COUNTER.pack(ticket + 1), 0)
         return ticket
@@ -132,10 +133,6 @@ class FairLock:
         """The first byte of a lock that another handle holds in this range (length 0: to the end), or None."""
         if not self._ranges:
             return None
-        asked = _FLOCK.pack(_range("own"), os.SEEK_SET, start, length, 0)
+        asked = _FLOCK.pack(_OWN, os.SEEK_SET, start, length, 0)
         kind, _, found, _, _ = _FLOCK.unpack(fcntl.fcntl(self._fd, _GETLK or 0, asked))
-        return None if kind == _range("unlock") else int(found)
-
-
-def _range(what: str) -> int:
-    return {"own": fcntl.F_WRLCK, "share": fcntl.F_RDLCK, "unlock": fcntl.F_UNLCK}[what]
+        return None if kind == _FREE else int(found)

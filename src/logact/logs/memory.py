@@ -85,8 +85,11 @@ class MemoryEngine(Engine):
     async def read(self, after: int, limit: int = READ_RECORDS_MAX, matching: Filter | None = None) -> Page:
         if after < self.first - 1:
             raise LogTrimmed("These records were trimmed", received=str(after), expected=f"{self.first - 1} or later")
+        limit = min(limit, READ_RECORDS_MAX)
         found: list[StoredRecord] = []
         upto = after
+        if limit <= 0:
+            return Page((), after)
         for number in range(after + 1, self.tail_now() + 1):
             body, heads = self.records[number - self.first]
             upto = number
@@ -95,6 +98,12 @@ class MemoryEngine(Engine):
                 if len(found) >= limit:
                     break
         return Page(tuple(found), upto)
+
+    async def last_checkpoint(self) -> int:
+        for number in range(self.tail_now(), self.first - 1, -1):
+            if any(head.kind == "Checkpoint" for head in self.records[number - self.first][1]):
+                return number
+        return 0
 
     def tail_now(self) -> int:
         """The last record's number, without waiting."""

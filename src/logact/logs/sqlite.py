@@ -135,6 +135,9 @@ class SqliteEngine(Engine):
             await environment.current().sleep(0.01)
             return await environment.current().in_thread(self.store.tail)
 
+    async def last_checkpoint(self) -> int:
+        return await environment.current().in_thread(self.store.last_checkpoint)
+
     def hint(self) -> int:
         return self.store.seen
 

@@ -43,6 +43,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             log_id TEXT NOT NULL,
             created_ms INTEGER NOT NULL,
             first INTEGER NOT NULL DEFAULT 1,
+            checkpoint INTEGER NOT NULL DEFAULT 0,
             sealed INTEGER NOT NULL DEFAULT 0
         )""",
         "CREATE TABLE records (id INTEGER PRIMARY KEY, body BLOB NOT NULL, crc INTEGER NOT NULL)",

@@ -283,8 +283,11 @@ class SqliteStore:
             pen = self._writing()
             try:
                 wrote = pen.total_changes != self._changes
-                began = environment.current().monotonic()
+                env = environment.current()
+                env.point("sqlite:staged")
+                began = env.monotonic()
                 pen.execute("COMMIT")
+                env.point("sqlite:committed")
             except sqlite3.Error as error:
                 if not (self._roll_back() and schema.is_certain(error)):
                     self._doubt(items, error)
@@ -300,7 +303,7 @@ class SqliteStore:
                 item.result = item.found
             self.seen = max(self.seen, self._tables.committed())
             if wrote:
-                took_s = environment.current().monotonic() - began
+                took_s = env.monotonic() - began
                 self.commits += 1
                 self._commit_s += 0.2 * (min(took_s, _SLOW_SAMPLE_S) - self._commit_s)
                 self._pages += sum(3 + item.size // 4096 for item in items)
@@ -412,6 +415,10 @@ class SqliteStore:
         """The last record's number."""
         self.seen = max(self.seen, self._reading(self._tables.tail, True))
         return self.seen
+
+    def last_checkpoint(self) -> int:
+        """The last record that holds a checkpoint; 0 if there is none."""
+        return self._reading(self._tables.last_checkpoint, False)
 
     def get_blob(self, digest: str) -> bytes:
         """The bytes of a blob."""

@@ -130,6 +130,8 @@ class Tables:
         if any(head.kind == "Seal" for head in draft.heads):
             connection.execute("UPDATE logs SET sealed = 1 WHERE id = ?", (self.log,))
             sealed = True
+        if any(head.kind == "Checkpoint" for head in draft.heads):
+            connection.execute("UPDATE logs SET checkpoint = ? WHERE id = ?", (record, self.log))
         self._state = (first, sealed, record)
         self._staged[record] = draft.heads
         return record, True
@@ -215,6 +217,13 @@ class Tables:
     def tail(self, connection: sqlite3.Connection) -> int:
         """The last record's number."""
         return self._state_of(connection)[2]
+
+    def last_checkpoint(self, connection: sqlite3.Connection) -> int:
+        """The last record with a checkpoint that is still kept; 0 if there is none."""
+        row = connection.execute("SELECT first, checkpoint FROM logs WHERE id = ?", (self.log,)).fetchone()
+        if row is None:
+            raise LogUnavailable("The log was removed from its file", todo="restore a backup")
+        return int(row[1]) if row[1] >= row[0] else 0
 
     def read(
         self,
