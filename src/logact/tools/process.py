@@ -2,7 +2,7 @@
 
 However a run ends (by itself, by a limit, cancelled), every process of it is dead when :func:`run` returns. In the
 sandbox that is the kernel's own promise: all processes of a process namespace die with its first one. Without it,
-the process group and all known descendants are killed, and one that hid from both may survive.
+the process group is killed, and all that carry our mark in their environment; one that hides from both survives.
 """
 
 from __future__ import annotations
@@ -10,16 +10,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 
+from logact import env as environment
 from logact.tools.answers import ToolError
 from logact.tools.sandbox import Limits
 
+T = TypeVar("T")
+
 WATCH_SECONDS = 0.05
-_CHUNK_BYTES = 64 * 1024
+_MARKER = "LOGACT_COMMAND"
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -74,72 +78,133 @@ async def run(
 
     Raises a definite :class:`ToolError` if the command certainly was not begun.
     """
-    status_read, status_write = os.pipe()
+    marker = environment.current().identifier()
+    if not confined:
+        variables = {**variables, _MARKER: marker}
+    read, write = zip(*(os.pipe() for _ in range(4)), strict=True)  # stdout, stderr, the sandbox's report, stdin
+    handles = [*read, *write]
     try:
+        spawning = asyncio.create_subprocess_exec(
+            *command(write[2]),
+            stdin=read[3],
+            # pipes of our own: asyncio's wait() would not return before the last process that inherited its
+            # pipes has closed them, and there is no public way to give them up
+            stdout=write[0],
+            stderr=write[1],
+            env=dict(variables),
+            cwd=directory,
+            start_new_session=True,
+            pass_fds=(write[2],) if confined else (),
+        )
         try:
-            child = await asyncio.create_subprocess_exec(
-                *command(status_write),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=dict(variables),
-                cwd=directory,
-                start_new_session=True,
-                pass_fds=(status_write,) if confined else (),
-            )
+            # a cancellation in here would leave a process that nobody knows of, so it waits
+            child, cancelled = await _despite_cancellation(spawning)
         except OSError as error:
             raise ToolError(f"The command cannot be started: {error}", kind="environment", definite=True) from error
-        finally:
-            os.close(status_write)
-        running = _Running(child, status_read, limits, confined)
+        for handle in (*write[:3], read[3]):
+            handles.remove(handle)
+            os.close(handle)
+        running = _Running(child, read[2], write[3], limits, "" if confined else marker)
         try:
+            if cancelled is not None:
+                raise cancelled
+            for handle, into, ready in ((read[0], running.stdout, running.go), (read[1], running.stderr, None)):
+                handles.remove(handle)
+                await running.collect(handle, into, ready)
             await running.finish()
         finally:
             # also when cancelled: nothing may go on after we have returned
-            await _despite_cancellation(running.kill())
+            _, cancelled = await _despite_cancellation(running.kill())
+        if cancelled is not None:
+            raise cancelled
         return running.outcome()
     finally:
-        os.close(status_read)
+        for handle in handles:
+            os.close(handle)
 
 
-async def _despite_cancellation(work: object) -> None:
-    """Finish ``work`` even if we are cancelled meanwhile; the cancellation goes on afterwards."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+async def _despite_cancellation(work: Coroutine[Any, Any, T]) -> tuple[T, asyncio.CancelledError | None]:
+    """Finish ``work`` even if we are cancelled meanwhile. The caller has to raise the cancellation it gets."""
+    task = asyncio.ensure_future(work)  # awaited right here: it cannot outlive this call
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
             cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled
+        except Exception:
+            break  # raised below, by the task's own result
+    return task.result(), cancelled
+
+
+class _Collector(asyncio.Protocol):
+    """Takes in a pipe as fast as it comes, keeping only what :class:`Bounded` keeps.
+
+    ``ready`` is called at the first byte, which is not part of the output.
+    """
+
+    def __init__(self, into: Bounded, ready: Callable[[], None] | None) -> None:
+        self.into = into
+        self.ready = ready
+        self.ended = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        if self.ready is not None:
+            self.ready()
+            self.ready = None
+            data = data[1:]
+        self.into.add(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
 
 
 class _Running:
-    def __init__(self, child: asyncio.subprocess.Process, status: int, limits: Limits, confined: bool) -> None:
+    def __init__(
+        self, child: asyncio.subprocess.Process, status: int, stdin: int, limits: Limits, marker: str
+    ) -> None:
         self.child = child
         self.status = status
+        self.stdin = stdin
+        self.began = False
         self.limits = limits
-        self.confined = confined
+        self.confined = not marker
         self.stdout = Bounded(limits.output_bytes)
         self.stderr = Bounded(limits.output_bytes)
         self.limit = ""
+        self._marker = f"{_MARKER}={marker}".encode()
         self._report = b""
         self._first: int | None = None  # a handle of the sandbox's first process
+        self._pipes: list[tuple[asyncio.ReadTransport, _Collector]] = []
         os.set_blocking(status, False)
+
+    def go(self) -> None:
+        """The sandbox stands: let the command begin."""
+        self.began = True
+        try:
+            os.write(self.stdin, b"go\n")
+        except OSError:
+            pass  # it has died; its exit code tells
+
+    async def collect(self, handle: int, into: Bounded, ready: Callable[[], None] | None) -> None:
+        """Read a pipe from now on; it is closed with everything else."""
+        pipe = os.fdopen(handle, "rb", 0)
+        try:
+            opened = await asyncio.get_running_loop().connect_read_pipe(lambda: _Collector(into, ready), pipe)
+        except BaseException:
+            pipe.close()
+            raise
+        self._pipes.append(opened)
 
     async def finish(self) -> None:
         """Until it ends or reaches a limit."""
         try:
             async with asyncio.timeout(self.limits.seconds), asyncio.TaskGroup() as group:
                 watch = group.create_task(self._watch())
-                group.create_task(self._collect(self.child.stdout, self.stdout))
-                group.create_task(self._collect(self.child.stderr, self.stderr))
                 await self.child.wait()
                 watch.cancel()
-                if not self.confined:
-                    self._kill_group()  # what was left in the background holds the pipes open
         except TimeoutError:
             self.limit = f"the time limit of {self.limits.seconds:g} s"
 
@@ -162,21 +227,24 @@ class _Running:
         if self._first is not None:
             os.close(self._first)
             self._first = None
+        for transport, collector in self._pipes:
+            try:
+                # all who held the other end are dead, so the rest of the output is there already
+                await asyncio.wait_for(collector.ended.wait(), 1)
+            except TimeoutError:
+                pass  # unconfined, and one that hid has survived
+            transport.close()
 
     def outcome(self) -> Outcome:
         """What came of it. Raises if the sandbox failed before the command began."""
         self._read_status()
         code = self.child.returncode if self.child.returncode is not None else -signal.SIGKILL
-        if self.confined:
-            reported = _number(self._report, "exit-code")
-            if reported is None and not self.limit:
-                text = self.stderr.text().strip()[:500]
-                # bubblewrap reports an exit code if, and only if, it has begun the command; it fails with 1
-                raise ToolError(
-                    f"The sandbox failed: {text or f'exit code {code}'}", kind="environment", definite=code == 1
-                )
-            if reported is not None:
-                code = reported
+        if not self.began:
+            text = self.stderr.text().strip()[:500] or self.limit or f"exit code {code}"
+            raise ToolError(f"The command did not begin: {text}", kind="environment", definite=True)
+        reported = _number(self._report, "exit-code") if self.confined else None
+        if reported is not None:
+            code = reported
         return Outcome(
             exit_code=code,
             stdout=self.stdout.text(),
@@ -185,16 +253,12 @@ class _Running:
             limit=self.limit,
         )
 
-    async def _collect(self, stream: asyncio.StreamReader | None, into: Bounded) -> None:
-        while stream is not None and (data := await stream.read(_CHUNK_BYTES)):
-            into.add(data)
-
     async def _watch(self) -> None:
         """The limits that the kernel does not count for a tree of processes (or not at all, for root)."""
         while not self.limit:
             self._read_status()
-            processes, memory = _usage(self.child.pid, self.limits.processes)
-            if processes > self.limits.processes + 3:  # two of them are the sandbox's own, one sets limits
+            threads, memory = _usage(self.child.pid, self.limits.processes)
+            if threads > self.limits.processes + 2:  # two of them are the sandbox's own
                 self.limit = f"the limit of {self.limits.processes} processes"
             elif memory > self.limits.memory_bytes:
                 self.limit = f"the memory limit of {self.limits.memory_bytes} bytes"
@@ -216,16 +280,35 @@ class _Running:
                 pass
 
     def _kill_group(self) -> None:
-        others = [] if self.confined else _descendants(self.child.pid, 10_000)
         try:
             os.killpg(self.child.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass
-        for pid in others:
+        if self.confined:
+            return
+        for _ in range(5):  # one may have forked while we were looking
+            others = _with_marker(self._marker)
+            if not others:
+                return
+            for pid in others:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+
+
+def _with_marker(marker: bytes) -> list[int]:
+    """Processes that inherited our mark in their environment, wherever they moved to; no zombies."""
+    found = []
+    for name in os.listdir("/proc") if Path("/proc/self").exists() else ():  # noqa: PTH208 - only the names matter
+        if name.isdigit():
             try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+                with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123
+                    if marker in file.read():
+                        found.append(int(name))
+            except OSError:
+                continue  # it has ended, or is not ours
+    return found
 
 
 def _number(report: bytes, name: str) -> int | None:
@@ -240,39 +323,25 @@ def _number(report: bytes, name: str) -> int | None:
     return None
 
 
-def _descendants(pid: int, most: int) -> list[int]:
-    """All processes beneath one, itself left out; stops counting soon after ``most``."""
-    found: list[int] = []
-    queue = [pid]
-    while queue and len(found) <= most + 8:
-        parent = queue.pop()
-        try:
-            threads = os.listdir(f"/proc/{parent}/task")  # noqa: PTH208 - a Path for each would double the cost
-        except OSError:
-            continue  # it has just ended
-        for thread in threads[:64]:
-            try:
-                with open(f"/proc/{parent}/task/{thread}/children") as file:  # noqa: PTH123
-                    children = [int(child) for child in file.read().split()]
-            except OSError:
-                continue
-            found += children
-            queue += children
-    return found
-
-
 def _usage(pid: int, most: int) -> tuple[int, int]:
-    """How many processes run beneath one, and how much memory they hold, in bytes."""
-    pids = _descendants(pid, most)
-    own = shared = 0
-    for child in pids[: most + 8]:
+    """How many threads run beneath a process, and how much memory they hold in bytes; stops soon after ``most``."""
+    threads_seen = own = shared = 0
+    queue = [pid]
+    while queue and threads_seen <= most + 8:
+        process = queue.pop()
         try:
-            with open(f"/proc/{child}/status") as file:  # noqa: PTH123
+            threads = os.listdir(f"/proc/{process}/task")  # noqa: PTH208 - a Path for each would double the cost
+            with open(f"/proc/{process}/status") as file:  # noqa: PTH123
                 for line in file:
                     if line.startswith("RssAnon:"):
                         own += int(line.split()[1]) * 1024
                     elif line.startswith("RssShmem:"):
+                        # shared between them: counted once, by who has most of it
                         shared = max(shared, int(line.split()[1]) * 1024)
+            threads_seen += len(threads)
+            for thread in threads[: most + 8]:
+                with open(f"/proc/{process}/task/{thread}/children") as file:  # noqa: PTH123
+                    queue += [int(child) for child in file.read().split()]
         except (OSError, ValueError):
-            continue
-    return len(pids), own + shared
+            continue  # it has just ended
+    return threads_seen, own + shared

@@ -32,7 +32,7 @@ _ETC = (
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one command may use. Memory is counted over all of its processes, and each may map that much too."""
+    """What one command may use. Memory is counted over all of its processes; threads count as processes."""
 
     seconds: float = 60.0
     memory_bytes: int = 1024**3
@@ -118,7 +118,9 @@ def base_arguments(status: SandboxStatus, limits: Limits, *, network: bool = Fal
             arguments += ["--ro-bind", path, path]
     for name in _ETC:
         arguments += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    arguments += ["--proc", "/proc", "--dev", "/dev"]
+    # read-only, since a process of the host's root keeps that user's rights on the kernel's settings in /proc/sys,
+    # whatever its capabilities and its user namespace: it could name a program that the host then runs
+    arguments += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
     # every place that can be written to is memory, so it has a size, and the rest is made read-only at the end
     for path in ("/tmp", "/dev/shm"):  # noqa: S108 - they are private
         arguments += ["--perms", "1777", "--size", str(limits.temporary_bytes), "--tmpfs", path]
@@ -197,13 +199,17 @@ def _beneath(path: Path, directories: object) -> bool:
 
 
 LIMITING = """\
+echo && read -r go || exit 126
 ulimit -c 0 && ulimit -d "$1" && ulimit -f "$2" && ulimit -n "$3" || exit 126
 if (ulimit -u "$4") 2>/dev/null; then ulimit -u "$4"; else ulimit -p "$4"; fi || exit 126
 shift 4
-if command -v nice >/dev/null; then exec nice -n 10 "$@"; fi
-exec "$@"
+if command -v nice >/dev/null; then exec nice -n 10 "$@" </dev/null; fi
+exec "$@" </dev/null
 """
-"""Sets the limits from inside: set outside, the number of processes would count all of the user's own, and a
+"""First reports with an empty line that it stands, and waits for an answer: bubblewrap asks the kernel to be killed
+with its parent only after it is set up, so without this a command whose owner dies meanwhile would run on alone.
+
+Then sets the limits from inside: set outside, the number of processes would count all of the user's own, and a
 function that runs between fork and exec can deadlock in a program with threads. Memory is limited as data (-d),
 not as address space (-v), which several language runtimes reserve far more of than they use. ``nice`` leaves the
 watching side its turn when a command floods the machine with processes."""
