@@ -548,7 +548,7 @@ def _recovery(state: State, entry: Entry, recovery: Recovery) -> str:
     if action is None:
         return f"there is no open action {recovery.intent}"
     if recovery.settlement in ("skip", "failed_final"):
-        if action.status not in ("failed", "rejected"):
+        if action.status not in ("failed", "rejected", "undone"):
             return f"action {action.id} is {action.status}, not failed"
         action.status = "skipped" if recovery.settlement == "skip" else "failed_final"
         action.reason = recovery.reason or action.reason

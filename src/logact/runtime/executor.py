@@ -321,6 +321,8 @@ class Executor:
                 self.hung.add(context.action)  # the thread goes on: only this process's end settles it
             return None, Failure(kind="timeout", message=f"it did not end within {timeout_s:g} s")
         except asyncio.CancelledError:
+            if tool.in_thread:
+                self.hung.add(context.action)  # this process must not say that it has left while the thread works
             raise
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
