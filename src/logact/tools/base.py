@@ -62,8 +62,9 @@ class Tool:
         content: Sequence[str] = (),
         parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        """See :func:`tool`. ``parameters`` replaces the schema shown to the model (for tools that come from
-        elsewhere, whose function takes ``**arguments``); their arguments are then checked by their source.
+        """See :func:`tool`. ``parameters`` is the schema of a tool that comes from elsewhere. Its function takes
+        the arguments as one dictionary and the context, since their names are not ours; ``check`` then knows only
+        names, presence and plain types, and the source checks the rest.
         """
         self.name = name or getattr(function, "__name__", "")
         if not _NAME.fullmatch(self.name):
@@ -92,7 +93,7 @@ class Tool:
         else:
             self.arguments, self._context_name = schema.arguments_of(function, self.name, ToolContext, per_argument)
             self.parameters = schema.object_schema(self.arguments)
-        self._run = _Callback(function, self, "call", open_ended=True)
+        self._run = _Callback(function, self, "call", whole=self._open)
         self._probe = _Callback(probe, self, "probe") if probe else None
         self._undo = _Callback(undo, self, "undo", extra="result") if undo else None
         self._pins = _Callback(pins, self, "pins") if pins else None
@@ -214,7 +215,7 @@ class _Callback:
     """A tool's function, probe, undo or pins: called with those of the tool's arguments that it names."""
 
     def __init__(
-        self, function: Callable[..., Any], owner: Tool, role: str, *, extra: str = "", open_ended: bool = False
+        self, function: Callable[..., Any], owner: Tool, role: str, *, extra: str = "", whole: bool = False
     ) -> None:
         if not callable(function):
             raise ToolDefinitionError(f"The {role} of {owner.name!r} is no function", received=schema.short(function))
@@ -223,10 +224,13 @@ class _Callback:
         self.is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
             getattr(type(inner), "__call__", None)  # noqa: B004 - the method itself is wanted
         )
-        self.all_names = owner._open and open_ended
+        self.whole = whole
+        self.all_names = False
         self.extra = extra
         self.context = ""
         self.names: list[str] = []
+        if whole:
+            return
         known = {argument.name for argument in owner.arguments} | set(owner.parameters.get("properties", ()))
         hints = schema.hints_of(inner, owner.name, ToolContext)
         for parameter in inspect.signature(inner).parameters.values():
@@ -253,6 +257,8 @@ class _Callback:
         return bound
 
     async def __call__(self, values: dict[str, Any], context: ToolContext, extra: Any = None) -> Any:
+        if self.whole:
+            return await self.function(values, context)
         bound = self._bind(values, context, extra)
         if self.is_async:
             return await self.function(**bound)

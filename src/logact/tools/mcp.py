@@ -142,11 +142,10 @@ def _annotated(annotations: Any) -> Effect:
 
 
 def _forward(client: Any, name: str, timeout_s: float) -> Any:
-    # an odd name for the context, as the other arguments have whatever names the server chose
-    async def forward(logact_context: ToolContext, **arguments: Any) -> Any:
+    async def forward(arguments: dict[str, Any], context: ToolContext) -> Any:
         import mcp
 
-        meta = {_META_KEY: logact_context.key} if logact_context.key else None
+        meta = {_META_KEY: context.key} if context.key else None
         try:
             result = await client.call_tool(name, arguments, read_timeout_seconds=timeout_s, meta=meta)
         except mcp.MCPError as error:
