@@ -1,0 +1,478 @@
+"""Agent specifications in files: TOML read into typed tables, built into an agent, and written back.
+
+A mistake is one :class:`SpecError` that names the file, the line, what stood there, what was expected, and what to
+do. Unknown keys are refused with the nearest known one. Secrets are never literal: they name where they are.
+
+This module owns the file form. What a specification means is the agent's; ``spec_parts`` makes its tools and
+voters. Paths in a file are relative to the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from logact.entry import Effect, Limits
+from logact.errors import SpecError
+from logact.spec_toml import line_of, pairs
+
+if TYPE_CHECKING:
+    from logact.agent import LogActAgent
+
+T = TypeVar("T")
+Steps: TypeAlias = Sequence[str | int]
+
+DEFAULT_URL = "sqlite:///agent.db"
+CHECKPOINT_EVERY = 2000
+MODEL_ENV = "LOGACT_MODEL"
+_SECRET = re.compile(r"(env|file):(.+)")
+_PATH = re.compile(r" - at `\$(.*)`$")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The base of all tables: unknown keys are mistakes."""
+
+
+class LimitsTable(_Table, frozen=True, kw_only=True):
+    """What one run may use; 0 means no limit."""
+
+    turns: int = 0
+    actions: int = 0
+    tokens: int = 0
+    seconds: int = 0
+
+
+class AgentTable(_Table, frozen=True, kw_only=True):
+    """``[agent]``: its name, its model, what it is told, and its limits."""
+
+    name: str
+    model: str = ""
+    system: str = ""
+    limits: LimitsTable = LimitsTable()
+    context_tokens_max: int = 0
+    model_timeout_s: float = 0
+    decide_within_s: float = 0
+
+
+class LogTable(_Table, frozen=True, kw_only=True):
+    """``[log]``: where the shared log is."""
+
+    url: str = DEFAULT_URL
+
+
+class PolicyTable(_Table, frozen=True, kw_only=True):
+    """``[policy]``: how votes combine, where "all of them must approve" is not what is wanted."""
+
+    need: dict[str, Any] = {}
+    binding: bool = False
+    start_within_s: float = 0
+
+
+class CheckpointsTable(_Table, frozen=True, kw_only=True):
+    """``[checkpoints]``: after how many entries one is written."""
+
+    every: int = CHECKPOINT_EVERY
+
+
+class FilesTools(_Table, frozen=True, kw_only=True):
+    """``use = "files"``: read, list, search and change the files beneath ``root``."""
+
+    use: str
+    root: str
+    read_only: bool = False
+    hide: list[str] = []
+    effects: dict[str, Effect] = {}
+
+
+class CodeTools(_Table, frozen=True, kw_only=True):
+    """``use = "shell"`` or ``"python"``: run code in the sandbox, in the directory ``root``."""
+
+    use: str
+    root: str = "."
+    readable: list[str] = []
+    network: bool = False
+    unsandboxed: str = ""
+    effects: dict[str, Effect] = {}
+
+
+class WebTools(_Table, frozen=True, kw_only=True):
+    """``use = "web"``: read from the hosts that ``allow`` lists."""
+
+    use: str
+    allow: list[str]
+    allow_private: bool = False
+    effects: dict[str, Effect] = {}
+
+
+class ObjectTools(_Table, frozen=True, kw_only=True):
+    """``use = "package.module:object"`` or ``"file.py:object"``: a tool, function, list, or object with .tools."""
+
+    use: str
+    options: dict[str, Any] = {}
+    effects: dict[str, Effect] = {}
+
+
+ToolsTable = FilesTools | CodeTools | WebTools | ObjectTools
+TOOL_TABLES: dict[str, type[FilesTools] | type[CodeTools] | type[WebTools]] = {
+    "files": FilesTools,
+    "shell": CodeTools,
+    "python": CodeTools,
+    "web": WebTools,
+}
+
+
+class VoterTable(_Table, frozen=True, kw_only=True):
+    """One of ``[[voters]]``: ``safety``, ``rules``, or ``package.module:object`` with ``options``."""
+
+    use: str
+    name: str = ""
+    rules: list[dict[str, Any]] = []
+    file: str = ""
+    options: dict[str, Any] = {}
+    on_failure: Literal["reject", "abstain", "approve"] | None = None
+    placement: Literal["inline", "async"] | None = None
+    timeout_s: float | None = None
+    shadow: bool = False
+
+
+BUILT_IN_VOTERS = ("safety", "rules")
+
+
+class SpecFile(_Table, frozen=True, kw_only=True):
+    """A specification as read. ``path`` is where it came from ("" if it was made in code)."""
+
+    agent: AgentTable
+    log: LogTable = LogTable()
+    tools: list[Any] = []  # of ToolsTable: which one, their ``use`` says
+    voters: list[VoterTable] = []
+    policy: PolicyTable | None = None
+    secrets: dict[str, str] = {}
+    checkpoints: CheckpointsTable = CheckpointsTable()
+    path: str = ""
+
+    @property
+    def directory(self) -> Path:
+        """What relative paths are relative to."""
+        return Path(self.path).absolute().parent if self.path else Path.cwd()
+
+    @property
+    def log_url(self) -> str:
+        """The log's URL, a relative file path made absolute."""
+        return absolute_url(self.log.url, self.directory)
+
+    def at(self, path: str) -> Path:
+        """A path of the file, made absolute."""
+        return self.directory / Path(path).expanduser()
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def load_spec(path: str | os.PathLike[str]) -> SpecFile:
+    """Read and check a specification. Nothing is imported, opened or asked. Raises SpecError."""
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SpecError(
+            "There is no such specification", received=str(path), todo="write one with `logact init`"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"The specification {path} cannot be read", received=str(error)) from error
+    return parse_spec(text, path=str(source))
+
+
+def parse_spec(text: str, *, path: str = "") -> SpecFile:
+    """A specification from its text; see :func:`load_spec`."""
+    shown = path or "the specification"
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(
+            f"{shown} is not valid TOML", received=str(error), todo="texts stand in quotes, lists in [ ]"
+        ) from error
+    if "path" in raw:
+        raise _unknown("path", SpecFile, shown, line_of(text, ["path"]))
+    tools = raw.pop("tools", [])
+    if isinstance(tools, dict):
+        raise SpecError(
+            f"{shown}{_where(line_of(text, ['tools']))}: tools is one table",
+            received="[tools]",
+            expected="a list of tables",
+            todo="write [[tools]] with two brackets",
+        )
+    if isinstance(raw.get("voters"), dict):
+        raise SpecError(
+            f"{shown}{_where(line_of(text, ['voters']))}: voters is one table",
+            received="[voters]",
+            expected="a list of tables",
+            todo="write [[voters]] with two brackets",
+        )
+    spec = _convert(raw, SpecFile, text, shown, [])
+    if not isinstance(tools, list):
+        raise SpecError(f"{shown}: tools is no list", received=repr(tools), todo="write [[tools]] tables")
+    found = [_tools_table(table, text, shown, place) for place, table in enumerate(tools)]
+    spec = msgspec.structs.replace(spec, tools=found, path=path)
+    _check(spec, text, shown)
+    return spec
+
+
+def _tools_table(table: Any, text: str, shown: str, place: int) -> ToolsTable:
+    at: Steps = ["tools", place]
+    use = table.get("use") if isinstance(table, dict) else None
+    if not isinstance(use, str):
+        raise SpecError(
+            f"{shown}{_where(line_of(text, at))}: a [[tools]] table needs use",
+            received=repr(table)[:80],
+            expected=_expected_tools(),
+        )
+    kind: type[ToolsTable] | None = TOOL_TABLES.get(use)
+    if kind is None and ":" in use:
+        kind = ObjectTools
+    if kind is None:
+        near = difflib.get_close_matches(use, TOOL_TABLES, n=1)
+        raise SpecError(
+            f"{shown}{_where(line_of(text, [*at, 'use']))}: there are no tools of this name",
+            received=repr(use),
+            expected=_expected_tools(),
+            todo=f'did you mean "{near[0]}"?' if near else "for tools of your own write module:object",
+        )
+    found: ToolsTable = _convert(table, kind, text, shown, at)
+    return found
+
+
+def _expected_tools() -> str:
+    return ", ".join(f'"{name}"' for name in TOOL_TABLES) + ', "package.module:object" or "file.py:object"'
+
+
+def _convert(raw: Any, kind: type[T], text: str, shown: str, prefix: Steps) -> T:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        message = str(error)
+        found = _PATH.search(message)
+        steps: list[str | int] = list(prefix) + [
+            name if name else int(index) if index.isdigit() else 0
+            for name, index in _STEP.findall(found.group(1) if found else "")
+        ]
+        said = message[: found.start()] if found else message
+        unknown = re.fullmatch(r"Object contains unknown field `(.*)`", said)
+        if unknown:
+            inner = _type_at(kind, steps[len(prefix) :])
+            raise _unknown(
+                unknown.group(1), inner, shown, line_of(text, [*steps, unknown.group(1)]), steps
+            ) from error
+        missing = re.fullmatch(r"Object missing required field `(.*)`", said)
+        if missing:
+            raise SpecError(
+                f"{shown}{_where(line_of(text, steps))}: {_dotted(steps) or 'the file'} lacks {missing.group(1)}",
+                todo=f"add {missing.group(1)} = ...",
+            ) from error
+        said = said.replace("`", "").replace("object", "table").replace("array", "list").replace(" | null", "")
+        expected, _, got = said.partition(", got ")
+        got, expected = _WORDS.get(got, got), " ".join(_WORDS.get(word, word) for word in expected.split())
+        raise SpecError(
+            f"{shown}{_where(line_of(text, steps))}: {_dotted(steps)} has a value that does not fit",
+            received=got or repr(_value_at(raw, steps[len(prefix) :])),
+            expected=expected.removeprefix("Expected ") if got else said,
+        ) from error
+
+
+_WORDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+
+
+def _unknown(key: str, kind: Any, shown: str, line: int, steps: Steps | None = None) -> SpecError:
+    known = [field for field in getattr(kind, "__struct_fields__", ()) if field != "path"]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    where = f"[{_dotted(steps)}]" if steps else "a specification"
+    return SpecError(
+        f"{shown}{_where(line)}: {where} has no key {key!r}",
+        expected="one of " + ", ".join(known),
+        todo=f"did you mean {near[0]!r}?" if near else "remove it",
+    )
+
+
+def _type_at(kind: Any, steps: Steps) -> Any:
+    """The struct type that stands at a path of another one."""
+    for step in steps:
+        if isinstance(step, int):
+            continue
+        for field in msgspec.structs.fields(kind):
+            if field.name == step:
+                kind = field.type
+        for inner in (kind, *getattr(kind, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+                kind = inner
+    return kind
+
+
+def _value_at(raw: Any, steps: Steps) -> Any:
+    for step in steps:
+        try:
+            raw = raw[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return raw
+
+
+def _dotted(steps: Steps | None) -> str:
+    text = ""
+    for step in steps or ():
+        text += f" number {step + 1}" if isinstance(step, int) else ("." if text else "") + step
+    return text
+
+
+def _where(line: int) -> str:
+    return f", line {line}" if line else ""
+
+
+def _check(spec: SpecFile, text: str, shown: str) -> None:
+    """What types cannot say."""
+    for name, source in spec.secrets.items():
+        if not _SECRET.fullmatch(source):
+            raise SpecError(
+                f"{shown}{_where(line_of(text, ['secrets', name]))}: the secret {name!r} is given literally",
+                received="(not shown)",
+                expected='"env:VARIABLE" or "file:PATH"',
+                todo="move the value out of this file, and name where it is",
+            )
+    for place, voter in enumerate(spec.voters):
+        at = f"{shown}{_where(line_of(text, ['voters', place, 'use']))}"
+        if voter.use not in BUILT_IN_VOTERS and ":" not in voter.use:
+            near = difflib.get_close_matches(voter.use, BUILT_IN_VOTERS, n=1)
+            raise SpecError(
+                f"{at}: there is no voter of this name",
+                received=repr(voter.use),
+                expected='"safety", "rules", "package.module:object" or "file.py:object"',
+                todo=f'did you mean "{near[0]}"?' if near else "for a voter of your own write module:object",
+            )
+        if voter.use == "rules" and bool(voter.rules) == bool(voter.file):
+            raise SpecError(f"{at}: rules are given in the table or in a file, exactly one of the two")
+        if voter.use != "rules" and (voter.rules or voter.file):
+            raise SpecError(f'{at}: only use = "rules" takes rules or file', received=f"use = {voter.use!r}")
+    if spec.checkpoints.every < 1:
+        raise SpecError(
+            f"{shown}{_where(line_of(text, ['checkpoints', 'every']))}: checkpoints.every is not usable",
+            received=str(spec.checkpoints.every),
+            expected="a number of entries, from 1",
+        )
+
+
+def absolute_url(url: str, directory: Path) -> str:
+    """A log URL with a relative file path made absolute against ``directory``."""
+    scheme, separator, rest = url.partition(":///")
+    if scheme != "sqlite" or not separator or rest.startswith("/"):
+        return url
+    path, mark, options = rest.partition("?")
+    return f"sqlite:///{directory.absolute() / path}{mark}{options}"
+
+
+# --- building --------------------------------------------------------------------------------------------------
+
+
+def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
+    """The agent that a specification describes. Opens nothing and asks nobody.
+
+    ``overrides`` are arguments of :class:`~logact.agent.LogActAgent`; ``model`` may be a name, and ``log`` a URL.
+    LOGACT_MODEL goes before the file's model. Raises SpecError, MissingExtra, ToolDefinitionError.
+    """
+    from logact.agent import LogActAgent
+    from logact.logs.url import open_log
+    from logact.spec_parts import policy_of, secrets_of, tools_of, voters_of
+
+    options: dict[str, Any] = {
+        "system": spec.agent.system,
+        "limits": Limits(**msgspec.structs.asdict(spec.agent.limits)),
+        "context_tokens_max": spec.agent.context_tokens_max,
+        "decide_within_s": spec.agent.decide_within_s,
+        "checkpoint_every": spec.checkpoints.every,
+    }
+    if spec.agent.model_timeout_s:
+        options["model_timeout_s"] = spec.agent.model_timeout_s
+    options |= {name: value for name, value in overrides.items() if value is not None}
+    agent_id = options.pop("agent_id", spec.agent.name)
+    log = options.pop("log", None) or spec.log_url
+    if isinstance(log, str):
+        log = open_log(absolute_url(log, Path.cwd()))
+    if "tools" not in options:
+        options["tools"] = tools_of(spec, log.url)
+    if "voters" not in options:
+        options["voters"] = voters_of(spec)
+    if "policy" not in options and spec.policy is not None:
+        options["policy"] = policy_of(spec, options["voters"], agent_id)
+    if "secrets" not in options:
+        options["secrets"] = secrets_of(spec)
+    if isinstance(options.get("model"), str | None):
+        options["model"] = model_of(spec, options.get("model") or "")
+    return LogActAgent(agent_id, log=log, **options)
+
+
+def model_of(spec: SpecFile, name: str = "") -> Any:
+    """The model: ``name`` if given, else LOGACT_MODEL's, else the file's; None if there is none at all."""
+    from logact.models import model_from_name
+    from logact.models.provider import OWN_KEY_ENV
+
+    chosen = name or os.environ.get(MODEL_ENV, "").strip()
+    if not chosen:
+        chosen = _at_home(spec.agent.model, spec.directory)
+    if not chosen:
+        return None
+    options: dict[str, Any] = {}
+    if os.environ.get(OWN_KEY_ENV, "").strip():
+        options["api_key_env"] = OWN_KEY_ENV
+    base_url = os.environ.get("LOGACT_BASE_URL", "").strip() or None
+    return model_from_name(chosen, base_url=base_url, **options)
+
+
+def _at_home(name: str, directory: Path) -> str:
+    """A model's name whose file, if it names a relative one, is looked for beside the specification."""
+    kind, _, rest = name.partition(":")
+    if kind not in ("scripted", "recorded", "recording") or not rest:
+        return name
+    place, separator, attribute = rest.partition(":")
+    looks_like_a_file = Path(place).suffix in (".py", ".json", ".jsonl") or "/" in place
+    if not looks_like_a_file or Path(place).is_absolute():
+        return name
+    if kind == "recording":
+        attribute = _at_home(attribute, directory)
+    return f"{kind}:{directory / place}{separator}{attribute}"
+
+
+# --- writing ---------------------------------------------------------------------------------------------------
+
+
+def save_spec(spec: SpecFile, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Write a specification as TOML. SpecError if the file exists (unless ``force``)."""
+    target = Path(path)
+    if target.exists() and not force:
+        raise SpecError("The file exists", received=str(path), todo="choose another name, or force=True")
+    try:
+        target.write_text(dump_spec(spec), encoding="utf-8")
+    except OSError as error:
+        raise SpecError("The specification cannot be written", received=f"{path}: {error.strerror}") from error
+    return target
+
+
+def dump_spec(spec: SpecFile) -> str:
+    """A specification as TOML text; reading it gives an equal one."""
+    plain: dict[str, Any] = msgspec.to_builtins(spec)
+    plain.pop("path", None)
+    lines: list[str] = []
+    for section, table in plain.items():
+        if isinstance(table, list):
+            for one in table:
+                lines += [f"[[{section}]]", *pairs(one), ""]
+        else:
+            lines += [f"[{section}]", *pairs(table), ""]
+    return "\n".join(lines)
+
+
+__all__ = ["SpecFile", "build_agent", "dump_spec", "load_spec", "model_of", "parse_spec", "save_spec"]
