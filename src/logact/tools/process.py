@@ -183,6 +183,7 @@ class _Running:
     def go(self) -> None:
         """The sandbox stands: let the command begin."""
         self.began = True
+        self._read_status()  # now, while the sandbox's first process is certainly there to get a handle of
         try:
             os.write(self.stdin, b"go\n")
         except OSError:
@@ -217,11 +218,7 @@ class _Running:
                 signal.pidfd_send_signal(self._first, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        if self.child.returncode is None and self._first is not None:
-            try:
-                await asyncio.wait_for(asyncio.shield(self.child.wait()), 2)  # it reaps the sandbox, then ends
-            except TimeoutError:
-                pass
+            await _until_readable(self._first)  # it has ended once the last process of its namespace has
         self._kill_group()
         await self.child.wait()
         if self._first is not None:
@@ -276,8 +273,8 @@ class _Running:
         if self._first is None and pid is not None and self.child.returncode is None:
             try:
                 self._first = os.pidfd_open(pid)
-            except ProcessLookupError:
-                pass
+            except OSError:
+                pass  # it has just ended, or the kernel is older than 5.3: then the group is killed, not waited for
 
     def _kill_group(self) -> None:
         try:
@@ -295,6 +292,16 @@ class _Running:
                     os.kill(pid, signal.SIGKILL)
                 except (ProcessLookupError, PermissionError):
                     pass
+
+
+async def _until_readable(handle: int) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(handle, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(handle)
 
 
 def _with_marker(marker: bytes) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import struct
 import sys
@@ -86,6 +87,7 @@ async def search(root: Root, pattern: str, path: str, files: str, limit: int) ->
         async with asyncio.timeout(SEARCH_SECONDS_MAX), asyncio.TaskGroup() as group:
             group.create_task(feed())
             output = group.create_task(stdout.read(-1))
+            group.create_task(child.wait())
     except TimeoutError as error:
         raise ToolError(
             f"The search took more than {SEARCH_SECONDS_MAX:g} s; use a simpler pattern or fewer files",
@@ -95,7 +97,8 @@ async def search(root: Root, pattern: str, path: str, files: str, limit: int) ->
     finally:
         if child.returncode is None:
             try:
-                child.kill()
+                # not child.kill(): that one also reaps, behind the back of who waits for the child
+                os.kill(child.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass  # it has just ended by itself
         await asyncio.shield(child.wait())
