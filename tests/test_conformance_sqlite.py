@@ -49,6 +49,14 @@ class TestThreads(TestSqlite):
         monkeypatch.setattr("logact.logs.sqlite_store.INLINE_COMMIT_S_MAX", 0.0)
 
 
+class TestWholeBatchesInThreads(TestSqlite):
+    """Nothing is written on the event loop, as when other processes have the lock."""
+
+    @pytest.fixture(autouse=True)
+    def _crowded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("logact.logs.sqlite_store.INLINE_ITEMS_MAX", 0)
+
+
 class TestWithoutInotify(TestSqlite):
     """As on systems that have neither inotify nor byte-range locks by open file."""
 

@@ -846,6 +846,26 @@ def test_a_loop_that_ended_in_the_middle(tmp_path: Path) -> None:
 # --- the rest ------------------------------
 
 
+def test_closing_wakes_followers(tmp_path: Path) -> None:
+    """A follower of a log that is closed under it learns so at once."""
+
+    async def work() -> None:
+        log = SharedLog(SqliteEngine(tmp_path / "a.db"))
+
+        async def follow() -> None:
+            async for _ in log.follow():
+                pass
+
+        await log.open()
+        task = asyncio.ensure_future(follow())
+        await asyncio.sleep(0.01)
+        await log.engine.close()
+        with pytest.raises(LogUnavailable, match="not open"):
+            await task
+
+    run(work())
+
+
 def test_backup_while_agents_run(tmp_path: Path) -> None:
     """A backup is a consistent, private, single file that opens as the same log, taken while appends go on."""
 

@@ -59,8 +59,8 @@ class Doorbell:
         if self._fd >= 0:
             try:
                 os.pwrite(self._fd, b"!", 0)
-            except OSError:
-                pass  # a full disk, for one; followers look by themselves after a while
+            except (OSError, AttributeError):
+                pass  # a full disk, or a system without pwrite; followers look by themselves after a while
 
     def watch(self, heard: Callable[[], None]) -> bool:
         """Call ``heard`` on the running loop whenever the bell rings. False if this system cannot do that."""

@@ -8,6 +8,8 @@ process that dies. Tickets only order the waiters; nothing breaks if two ever sh
 
 Byte 0 carries a shared lock of everyone who listens to the doorbell, so that a writer need not ring for nobody.
 
+The file's content is two counters: the next ticket, and a tally that the holders of the lock keep together.
+
 Where byte-range locks by open file (Linux) are missing the order is left to chance, and without ``fcntl``
 SQLite's own lock is all there is. This file never touches the database.
 """
@@ -45,6 +47,7 @@ class FairLock:
         self.path = path
         self.waits = 0
         self._fd = -1
+        self._tally = 0  # where there is no file to keep it in
         self._ranges = _SETLK is not None and _GETLK is not None
 
     def open(self, mode: int) -> None:
@@ -72,16 +75,19 @@ class FairLock:
             return True
         self.waits += 1
         end = clock() + limit_s
+        slept_s = 0.0  # a simulated clock may stand still here
         ticket = self._draw()
         try:
             while True:
                 before = self._held(_TICKETS, ticket - _TICKETS) if ticket > _TICKETS else None
                 if before is None and self._try_flock():
                     return True
-                if clock() >= end:
+                if clock() >= end or slept_s >= limit_s:
                     return False
                 distance = 1 if before is None else 2 * (ticket - before)
-                time.sleep(min(POLL_S_MIN * distance, POLL_S_MAX))
+                pause_s = min(POLL_S_MIN * distance, POLL_S_MAX)
+                time.sleep(pause_s)
+                slept_s += pause_s
         finally:
             if ticket:
                 self._set(_FREE, ticket, 1)
@@ -90,6 +96,17 @@ class FairLock:
         """Let the next one in."""
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def tally(self, more: int) -> int:
+        """Add to the tally that all holders share (-1: begin again at 0); returns it. Only while holding the lock."""
+        if self._fd < 0:
+            self._tally = 0 if more < 0 else self._tally + more
+            return self._tally
+        stored = os.pread(self._fd, _COUNTER.size, _COUNTER.size)
+        before = _COUNTER.unpack(stored)[0] if len(stored) == _COUNTER.size else 0
+        total = 0 if more < 0 else before + more
+        os.pwrite(self._fd, _COUNTER.pack(total), _COUNTER.size)
+        return int(total)
 
     def listen(self) -> None:
         """Be counted among those who want to hear the doorbell, until ``close``."""

@@ -63,6 +63,8 @@ class SqliteEngine(Engine):
 
     async def open(self) -> None:
         self._attach()
+        if not self.store.is_open:
+            self._stop_listening()  # what listened before there was a file
         await environment.current().in_thread(self.store.open)
         self.log_id = self.store.log_id
 
@@ -73,8 +75,8 @@ class SqliteEngine(Engine):
         while not self._group.idle and env.monotonic() < end:
             await env.sleep(0.001)  # what is under way settles first
         self._stop_listening()
-        self._wake()
         await env.in_thread(self.store.close)
+        self._wake(everyone=True)  # whoever still follows finds the log closed
 
     def _attach(self) -> None:
         """Belong to the running loop: what belonged to an earlier one (futures, timers, readers) is void."""
@@ -216,7 +218,7 @@ class SqliteEngine(Engine):
         woken = 0
         for entry in list(self._waiters):
             after, future = entry
-            if everyone or after < self.store.seen or not self.store.is_open:
+            if everyone or after < self.store.seen:
                 self._waiters.remove(entry)
                 if not future.done():
                     future.set_result(True)

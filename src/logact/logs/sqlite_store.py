@@ -44,6 +44,7 @@ INLINE_PAGE_BYTES_MAX = 256 * 1024
 INLINE_SCAN_RECORDS_MAX = 128
 CHECKPOINT_PAGES = 1000
 SPARE_READERS_MAX = 4
+BUSY_PAUSE_S = 0.002
 
 _SLOW_SAMPLE_S = 0.002
 
@@ -71,7 +72,7 @@ class SqliteStore:
         self._commit_s = INLINE_COMMIT_S_MAX / 2
         self._changes = 0  # of the connection, when the transaction began
         self._hurried = False  # this commit runs on the event loop: leave the checkpoint to the next one
-        self._pages = 0  # written since the last checkpoint, roughly
+        self._pages = 0  # written since the last checkpoint by all processes, roughly
 
     # --- opening and closing ------------------------------
 
@@ -220,6 +221,7 @@ class SqliteStore:
     def _begin(self, wait: bool) -> bool:
         clock = environment.current().monotonic
         end = clock() + self.lock_wait_s
+        tries = int(self.lock_wait_s / BUSY_PAUSE_S) + 1
         if not self._turn.acquire(wait, self.lock_wait_s if wait else -1):
             if wait:
                 raise self._locked()
@@ -239,11 +241,12 @@ class SqliteStore:
                     self._pen.execute("BEGIN IMMEDIATE")
                     begun = True
                 except sqlite3.Error as error:
-                    if not schema.is_busy(error) or (wait and clock() >= end):
+                    tries -= 1
+                    if not schema.is_busy(error) or (wait and (clock() >= end or tries <= 0)):
                         raise schema.mapped(error, self.path, reading=False) from error
                     if not wait:
                         return False
-                    time.sleep(0.002)  # another program than LogAct: it does not know our lock
+                    time.sleep(BUSY_PAUSE_S)  # another program than LogAct: it does not know our lock
         finally:
             if not begun:
                 if held:
@@ -306,7 +309,7 @@ class SqliteStore:
                 took_s = env.monotonic() - began
                 self.commits += 1
                 self._commit_s += 0.2 * (min(took_s, _SLOW_SAMPLE_S) - self._commit_s)
-                self._pages += sum(3 + item.size // 4096 for item in items)
+                self._pages = self._tally(sum(3 + item.size // 4096 for item in items))
                 if self._pages >= CHECKPOINT_PAGES and not self._hurried:
                     self._checkpoint("PASSIVE")
         finally:
@@ -315,8 +318,8 @@ class SqliteStore:
 
     def _checkpoint(self, how: str) -> None:
         """Move the write-ahead log into the file. Under the lock, so that it never meets a writer."""
-        self._pages = 0
         try:
+            self._pages = self._tally(-1)
             if self._pen is not None:
                 self._pen.execute(f"PRAGMA wal_checkpoint({how})").fetchall()
                 self.checkpoints += 1
@@ -341,6 +344,12 @@ class SqliteStore:
                     received=f"{getattr(error, 'sqlite_errorname', type(error).__name__)} ({error})",
                     todo="repeat it byte for byte, or read the log",
                 )
+
+    def _tally(self, pages: int) -> int:
+        try:
+            return self.lock.tally(pages)
+        except OSError:
+            return 0  # a full disk; SQLite's own checkpoint is the net
 
     def undo(self) -> None:
         """Take the staged transaction back."""
@@ -428,7 +437,7 @@ class SqliteStore:
         """Call a function with a reading connection of its own."""
         if not self.is_open:
             raise LogUnavailable("The log is not open", received=str(self.path), todo="call open() first")
-        end = environment.current().monotonic() + (0.0 if brief else self.lock_wait_s)
+        tries = 1 if brief else int(self.lock_wait_s / BUSY_PAUSE_S) + 1
         while True:
             connection = None
             try:
@@ -437,8 +446,9 @@ class SqliteStore:
             except sqlite3.Error as error:
                 if connection is not None:
                     connection.close()
-                if schema.is_busy(error) and environment.current().monotonic() < end:
-                    time.sleep(0.002)  # somebody recovers the file after a crash
+                tries -= 1
+                if schema.is_busy(error) and tries > 0:
+                    time.sleep(BUSY_PAUSE_S)  # somebody recovers the file after a crash
                     continue
                 raise schema.mapped(error, self.path, reading=True) from error
             except BaseException:
