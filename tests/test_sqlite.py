@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -230,6 +231,8 @@ def test_a_file_that_vanished(tmp_path: Path) -> None:
         (tmp_path / "a.db").rename(tmp_path / "b.db")
         with pytest.raises(LogUnavailable, match="gone"):
             await pen.write()
+        with pytest.raises(LogUnavailable, match="gone"):
+            await engine.tail()
         (tmp_path / "a.db").write_bytes(b"")
         with pytest.raises(LogUnavailable, match="replaced"):
             await pen.write()
@@ -273,10 +276,9 @@ except Exception as error:
 """
 
 
-def test_a_file_that_may_only_be_read(tmp_path: Path) -> None:
+def test_a_file_that_may_only_be_read() -> None:
     """A log that may not be written can be read, and an append says LogReadOnly."""
-    place = Path(f"/tmp/logact-read-only-{os.getpid()}")
-    place.mkdir()
+    place = Path(tempfile.mkdtemp())  # not below tmp_path, which another user may not enter
     try:
         run(written(place / "a.db", 3))
         keeper = sqlite3.connect(place / "a.db")  # a reader that keeps the -shm file in place

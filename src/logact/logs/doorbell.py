@@ -77,7 +77,7 @@ class Doorbell:
                 os.close(watch)
                 return False
             loop.add_reader(watch, self._hear, heard)
-        except (NotImplementedError, OSError):  # a loop without readers: a simulated one, or Windows' default
+        except (NotImplementedError, RuntimeError, OSError):  # a loop without readers: simulated, or Windows' own
             os.close(watch)
             return False
         self._watch, self._loop = watch, loop

@@ -9,7 +9,6 @@ This file decides nothing about threads, batches or wake-ups (``group_commit`` a
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 import time
@@ -26,6 +25,7 @@ from logact.logs.base import Draft, Filter, Page
 from logact.logs.doorbell import Doorbell
 from logact.logs.file_lock import FairLock
 from logact.logs.group_commit import Item, Staged
+from logact.logs.sqlite_readers import BUSY_PAUSE_S, Readers, copy_to
 from logact.logs.sqlite_tables import Tables
 
 T = TypeVar("T")
@@ -43,8 +43,6 @@ SCAN_RECORDS_MAX = 4096
 INLINE_PAGE_BYTES_MAX = 256 * 1024
 INLINE_SCAN_RECORDS_MAX = 128
 CHECKPOINT_PAGES = 1000
-SPARE_READERS_MAX = 4
-BUSY_PAUSE_S = 0.002
 
 _SLOW_SAMPLE_S = 0.002
 
@@ -68,7 +66,7 @@ class SqliteStore:
         self._identity = (0, 0)
         self._turn = threading.Lock()
         self._pen: sqlite3.Connection | None = None
-        self._readers: list[sqlite3.Connection] = []
+        self._readers = Readers(path)
         self._commit_s = INLINE_COMMIT_S_MAX / 2
         self._changes = 0  # of the connection, when the transaction began
         self._hurried = False  # this commit runs on the event loop: leave the checkpoint to the next one
@@ -138,9 +136,10 @@ class SqliteStore:
             raise
         self._tables, self.log_id = Tables(int(row[0])), str(row[1])
         if self.read_only:
-            self._readers.append(connection)
+            connection.close()
         else:
             self._pen = connection
+        self._readers.open(read_only=self.read_only)
 
     def close(self) -> None:
         """Release everything; what was acknowledged stays. Waits for a commit that is still under way."""
@@ -150,7 +149,8 @@ class SqliteStore:
             # the last connection of all checkpoints the file: only under the lock, like every checkpoint
             held = self.lock.acquire(min(self.lock_wait_s, 2.0), environment.current().monotonic)
             try:
-                self._drop_connections()
+                self._readers.close()
+                self._drop_pen()
             finally:
                 if held:
                     self.lock.release()
@@ -160,14 +160,13 @@ class SqliteStore:
             if mine:
                 self._turn.release()
 
-    def _drop_connections(self) -> None:
-        connections = [*self._readers, *([self._pen] if self._pen is not None else [])]
-        self._readers, self._pen = [], None
-        for connection in connections:
-            try:
-                connection.close()
-            except sqlite3.Error:
-                pass  # nothing is left to save: acknowledged records are flushed already
+    def _drop_pen(self) -> None:
+        pen, self._pen = self._pen, None
+        try:
+            if pen is not None:
+                pen.close()
+        except sqlite3.Error:
+            pass  # nothing is left to save: acknowledged records are flushed already
 
     # --- transactions (the Store of group_commit) ------------------------------
 
@@ -228,7 +227,7 @@ class SqliteStore:
             return False
         begun = held = False
         try:
-            self._check_usable()
+            self._check_writable()
             held = self.lock.acquire(self.lock_wait_s, clock) if wait else self.lock.try_acquire()
             if not held:
                 if wait:
@@ -256,21 +255,24 @@ class SqliteStore:
         self._tables.begin()
         return True
 
-    def _check_usable(self) -> None:
+    def _check_open(self) -> None:
         if not self.is_open:
             raise LogUnavailable("The log is not open", received=str(self.path), todo="call open() first")
-        if self.read_only:
-            raise LogReadOnly("The log was opened for reading: its file cannot be written", received=str(self.path))
         try:
             same = files.identity(self.path) == self._identity
         except OSError as error:
             raise LogUnavailable(
                 "The log's file is gone", received=f"{error.strerror} for {self.path}", todo="restore it and reopen"
             ) from error
-        if not same:  # SQLite would go on writing into a file that no longer has a name
+        if not same:  # SQLite would go on with a file that no longer has a name
             raise LogUnavailable(
                 "The log's file was replaced by another one", received=str(self.path), todo="close and open the log"
             )
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.read_only:
+            raise LogReadOnly("The log was opened for reading: its file cannot be written", received=str(self.path))
 
     def _locked(self) -> LogLocked:
         return LogLocked(
@@ -329,12 +331,7 @@ class SqliteStore:
     def _doubt(self, items: Sequence[Item], error: BaseException) -> None:
         """A COMMIT failed in a way that may still have written it."""
         self._roll_back()
-        if self._pen is not None:  # its idea of the write-ahead log is not to be trusted
-            try:
-                self._pen.close()
-            except sqlite3.Error:
-                pass
-            self._pen = None
+        self._drop_pen()  # its idea of the write-ahead log is not to be trusted
         for item in items:
             if item.error is not None:  # it was judged next to neighbours whose own fate is open
                 item.error = LogUnavailable("The commit failed; this append was not part of it", received=str(error))
@@ -433,62 +430,11 @@ class SqliteStore:
         """The bytes of a blob."""
         return self._reading(lambda connection: self._tables.get_blob(connection, digest), False)
 
-    def _reading(self, function: Callable[[sqlite3.Connection], T], brief: bool) -> T:
-        """Call a function with a reading connection of its own."""
-        if not self.is_open:
-            raise LogUnavailable("The log is not open", received=str(self.path), todo="call open() first")
-        tries = 1 if brief else int(self.lock_wait_s / BUSY_PAUSE_S) + 1
-        while True:
-            connection = None
-            try:
-                connection = self._reader()
-                found = function(connection)
-            except sqlite3.Error as error:
-                if connection is not None:
-                    connection.close()
-                tries -= 1
-                if schema.is_busy(error) and tries > 0:
-                    time.sleep(BUSY_PAUSE_S)  # somebody recovers the file after a crash
-                    continue
-                raise schema.mapped(error, self.path, reading=True) from error
-            except BaseException:
-                if connection is not None:
-                    connection.close()
-                raise
-            if self.is_open and len(self._readers) < SPARE_READERS_MAX:
-                self._readers.append(connection)
-            else:
-                connection.close()
-            return found
-
-    def _reader(self) -> sqlite3.Connection:
-        try:
-            return self._readers.pop()
-        except IndexError:
-            connection = schema.connect(self.path, read_only=self.read_only)
-            connection.execute("PRAGMA query_only=ON")
-            return connection
-
     def backup(self, target: Path) -> None:
         """A consistent copy of the whole file, while others read and write."""
-        target = target.absolute()
-        if target.exists():
-            raise UsageError("The target of the backup exists already", received=str(target), todo="name a new file")
-        part = target.with_name(f".{target.name}.{environment.current().identifier()}.part")
-        try:
-            os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            try:
-                copy = schema.connect(part)
-                try:
-                    self._reading(lambda connection: connection.backup(copy), False)
-                    copy.execute("PRAGMA journal_mode=DELETE")  # one file, and nothing beside it
-                finally:
-                    copy.close()
-                os.link(part, target)  # unlike a rename it never replaces a file
-            finally:
-                part.unlink(missing_ok=True)
-            files.flush_directory(target.parent)
-        except OSError as error:
-            raise files.from_os(error, target) from error
-        except sqlite3.Error as error:
-            raise schema.mapped(error, target, reading=False) from error
+        self._check_open()
+        copy_to(self._readers, target)
+
+    def _reading(self, function: Callable[[sqlite3.Connection], T], brief: bool) -> T:
+        self._check_open()
+        return self._readers.call(function, 1 if brief else int(self.lock_wait_s / BUSY_PAUSE_S) + 1)
