@@ -63,6 +63,8 @@ class MemoryEngine(Engine):
             after = record_of(draft.condition.after)
             if after < self.first - 1:
                 raise ConditionFailed("The condition looks at records that were trimmed", received=str(after))
+            if after > self.tail_now():
+                raise ConditionFailed("The condition names a record that is not there", received=f"record {after}")
             for number in range(after + 1, self.tail_now() + 1):
                 heads = self.records[number - self.first][1]
                 unless = draft.condition.unless

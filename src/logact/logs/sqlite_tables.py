@@ -138,6 +138,13 @@ class Tables:
 
     def _check(self, connection: sqlite3.Connection, condition: Condition, first: int, tail: int) -> None:
         after = record_of(condition.after)
+        if after > tail:
+            raise ConditionFailed(
+                "The condition names a record that is not there",
+                received=f"record {after}",
+                expected=f"at most {tail}",
+                todo="the log went back, perhaps to an old copy: run `logact log verify`",
+            )
         if after < first - 1:
             raise ConditionFailed(
                 "The condition looks at records that were trimmed",

@@ -83,6 +83,7 @@ class Host:
         except ConditionFailed:
             self.riding = riding + self.riding  # what rides has no condition of its own: it goes with the next
             await self.tail.catch_up()
+            await self.tail.check_not_behind()
             raise
         except BaseException:
             # unknown or failed: results are appended again; the fold takes the first and drops the second

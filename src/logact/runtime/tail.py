@@ -110,6 +110,18 @@ class Tail:
         self._wake()
         return self.state
 
+    async def check_not_behind(self) -> None:
+        """Raise LogCorrupt if the log no longer holds what this process has read: it was put back from an old copy."""
+        tail = await self.log.engine.tail()
+        if tail < self._record:
+            self.state.broken = self.state.broken or f"the log ends at record {tail}, but {self._record} was read before"
+            raise LogCorrupt(
+                "The log went back: it lost entries that this process has read",
+                received=f"a tail at record {tail}",
+                expected=f"at least {self._record}",
+                todo="run `logact log verify`, and look where the newer copy is",
+            )
+
     def apply_own(self, body: bytes, position: int) -> bool:
         """Apply a record that this process just appended, if nothing lies between; saves reading it back."""
         record = record_of(position)
