@@ -165,8 +165,10 @@ class Driver:
 
     async def _wait(self, run: RunState) -> None:
         """Wait until the fold asks for something else; a doubt that only a person can settle is raised."""
-        await self.host.flush()
         before = self.host.state.position
+        await self.host.flush()
+        if self.host.state.position != before:
+            return  # what rode may be all that was waited for, and nothing else need come
         await self.host.tail.until(lambda state: state.position != before or self.doubts())
         doubts = self.doubts()
         if doubts:
@@ -343,7 +345,9 @@ class Driver:
         intent = self.proposer.intent_for_call(
             run, run.inference, step.call, call, text=inference.text, retry_of=step.retry_of
         )
-        await self.submit(run, intent, more=len(run.waiting_calls) > 1)
+        # a call that was proposed may still be waiting only because its result rides: it brings no further record
+        more = any(not run.calls[index].action for index in run.waiting_calls if index != step.call)
+        await self.submit(run, intent, more=more)
 
     async def _conclude(self, run: RunState, reason: str) -> None:
         """A limit is reached: say so as the answer, which is voted on like any other."""
