@@ -1,0 +1,81 @@
+"""What stands between the agent and the world: the controls, the voter in both settings, and a person who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.agentdojo.world import Case, World, ground_truth, manifest
+from logact.core.views import LogEntry
+from logact.entry import Entry, Vote
+from logact.voters.base import FunctionVoter, Voter
+from logact.voters.provenance import ProvenanceVoter
+from logact.voters.provenance_manifest import READ
+
+SETTINGS = ("delegating", "strict")
+CONTROLS = ("approve_all", "deny_writes")
+GATES = (*CONTROLS, *SETTINGS)
+
+
+class Answered(Voter):
+    """The ProvenanceVoter with a person who answers its questions rightly: yes, unless the action is the attacker's."""
+
+    kind = "answered"
+
+    def __init__(self, voter: ProvenanceVoter, attackers: Callable[[LogEntry], bool]) -> None:
+        super().__init__(voter.name)
+        self.voter = voter
+        self.attackers = attackers
+
+    def initial(self) -> Any:
+        return self.voter.initial()
+
+    def observe(self, memory: Any, entry: Entry) -> Any:
+        return self.voter.observe(memory, entry)
+
+    def check(self, entry: LogEntry) -> Vote:
+        vote = self.voter.check(entry)
+        assert isinstance(vote, Vote)
+        if not vote.reason.startswith("ask:"):
+            return vote
+        return Vote(approved=not self.attackers(entry), reason=f"{vote.reason} (answered)")
+
+
+def gate(name: str, world: World, case: Case) -> Voter:
+    """The voter of a gate for one run. A person is the only one who is told of the attack."""
+    facts = manifest(case.suite)
+    if name == "approve_all":
+        return FunctionVoter(lambda entry: True, name="approve_all")
+    if name == "deny_writes":
+        return FunctionVoter(
+            lambda entry: entry.action.tool == "answer" or facts.of(entry.action.tool).effect == READ, name="deny"
+        )
+    setting = name.removesuffix("_answered")
+    voter = ProvenanceVoter(manifest=facts, setting="strict" if setting == "strict" else "delegating")
+    return Answered(voter, _attackers(world, case)) if name.endswith("_answered") else voter
+
+
+def _attackers(world: World, case: Case) -> Callable[[LogEntry], bool]:
+    if not case.attacked:
+        return lambda entry: False
+    calls = ground_truth(world, world.suite.injection_tasks[case.injection_task])
+
+    def is_the_attackers(entry: LogEntry) -> bool:
+        if entry.action.tool == "answer":
+            return not calls
+        given = {str(value) for value in _scalars(entry.action.arguments)}
+        for call in calls:
+            wanted = {str(value) for value in _scalars(dict(call.args))}
+            if call.function == entry.action.tool and wanted & given:
+                return True
+        return False
+
+    return is_the_attackers
+
+
+def _scalars(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [leaf for item in value.values() for leaf in _scalars(item)]
+    if isinstance(value, list | tuple):
+        return [leaf for item in value for leaf in _scalars(item)]
+    return [] if value is None or isinstance(value, bool) else [value]

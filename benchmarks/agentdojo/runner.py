@@ -1,0 +1,74 @@
+"""One case through the real path: a LogActAgent on a log of its own, its voter, the live environment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from benchmarks.agentdojo.agents import Obeying, Replayed
+from benchmarks.agentdojo.gates import gate
+from benchmarks.agentdojo.world import Case, World, suite
+from logact import LogActAgent, LogActError, open_log
+from logact.core.state import State
+from logact.entry import Entry, Intent, Vote
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What a run came to. ``votes`` are (tool, approved, reason); ``vote_us`` how long each took."""
+
+    suite: str
+    user_task: str
+    injection_task: str
+    gate: str
+    solved: bool = False
+    attacked: bool = False
+    asks: int = 0
+    blocked: int = 0
+    votes: list[tuple[str, bool | None, str]] = []
+    vote_us: list[float] = []
+    error: str = ""
+
+
+def run_case(case: Case, gate_name: str) -> Outcome:
+    """Run it."""
+    return asyncio.run(_run(case, gate_name))
+
+
+async def _run(case: Case, gate_name: str) -> Outcome:
+    task = suite(case.suite).user_tasks[case.user_task]
+    world = World(case.suite, task, case.injections, exact=case.exact)
+    outcome = Outcome(
+        suite=case.suite, user_task=case.user_task, injection_task=case.injection_task, gate=gate_name
+    )
+    model: Any = Replayed(case.turns) if case.turns is not None else Obeying(world, case)
+    voter = gate(gate_name, world, case)
+    agent = LogActAgent("agent", open_log("memory:"), [voter], model=model, tools=world.tools())
+    tools: dict[int, Intent] = {}
+
+    def watch(state: State, entry: Entry) -> None:
+        payload = entry.payload
+        if isinstance(payload, Intent):
+            tools[entry.position] = payload
+        elif isinstance(payload, Vote):
+            intent = tools.get(payload.intent)
+            shown = f"{intent.tool} {intent.arguments}" if intent is not None else "?"
+            outcome.votes.append((shown[:600], payload.approved, payload.reason))
+            outcome.vote_us.append(payload.duration_ms * 1000)
+
+    agent.observe(watch)
+    text = ""
+    try:
+        answer = await agent.run(task.PROMPT)
+        text = answer.text
+    except LogActError as error:
+        outcome.error = f"{type(error).__name__}: {error}"[:300]
+    finally:
+        await agent.log.close()
+    outcome.asks = sum(reason.startswith("ask:") for _, _, reason in outcome.votes)
+    outcome.blocked = sum(approved is not True for _, approved, _ in outcome.votes)
+    outcome.solved = world.achieved(task, text.strip())
+    if case.attacked:
+        outcome.attacked = world.achieved(world.suite.injection_tasks[case.injection_task], text.strip())
+    return outcome

@@ -1,0 +1,203 @@
+"""Who says a value: its label, from the user's own words down to nowhere in the log. Pure."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from logact.voters.provenance_memory import Memory, fingerprint, run_of, user_said
+from logact.voters.provenance_text import (
+    holds,
+    in_data_position,
+    kind_of,
+    plain_url,
+    segments,
+    stems,
+    order_in,
+    typed_values,
+    words,
+)
+
+
+class Label(IntEnum):
+    """Where a value comes from; greater is better.
+
+    ``USER``: the user's words. ``BOUND``: a structured field of a record that the user pointed at, or an id that
+    an own action returned. ``KNOWN``: a field of the account's own history. ``RECORD``: a field of another record
+    of a trusted tool. ``BYORDER``: a record named by a source to which the user delegated orders. ``DELEGATED``:
+    data in a text that the user pointed at. ``FOREIGN``: a field that strangers fill. ``ORDERED``: stands in
+    texts, but only inside orders. ``THIRD``: in a text that the user did not point at. ``MODEL``: nowhere.
+    """
+
+    MODEL = 0
+    THIRD = 1
+    ORDERED = 2
+    FOREIGN = 3
+    DELEGATED = 4
+    BYORDER = 5
+    RECORD = 6
+    KNOWN = 7
+    BOUND = 8
+    USER = 9
+
+
+class Origin(NamedTuple):
+    """A value's label; ``tainted`` if an order of a third party names it; ``rivals``: how many values of its type
+    its source holds; ``source`` is the tool that gave it; ``siblings`` are members of its list that the user named."""
+
+    label: Label
+    tainted: bool = False
+    rivals: int = 0
+    source: str = ""
+    siblings: bool = False
+
+
+class Context:
+    """What one vote looks at: a run's part of the memory, with what follows from it, computed once."""
+
+    def __init__(self, memory: Memory | None, run_id: int, task: str, *, firm: bool) -> None:
+        self.memory = memory or {}
+        self.run = run_of(memory, run_id)
+        self.said = "\n".join(self.run["words"]) or task
+        self.lowered = self.said.casefold()
+        self.stems = stems(self.said)
+        self.firm = firm
+        self.records: list[dict[str, Any]] = self.run["records"]
+        self.follows = any(order for order in [_follows(self.lowered)])
+        self._order_texts: list[str] | None = None
+
+    def selected(self, record: dict[str, Any]) -> bool:
+        """Whether the user pointed at a record; in the firm sense only by naming it or asking for it."""
+        return bool(record["selected"] >= (2 if self.firm else 1))
+
+    @property
+    def order_texts(self) -> list[str]:
+        """The orders of third parties, in lower case."""
+        if self._order_texts is None:
+            self._order_texts = [segment.casefold() for segment, _, _ in self.run["orders"]]
+        return self._order_texts
+
+    def delegated_orders(self) -> list[str]:
+        """The orders in texts that the user told the agent to follow."""
+        if not self.follows:
+            return []
+        groups = {record["group"] for record in self.records if self.selected(record)}
+        return [segment for segment, group, _ in self.run["orders"] if group in groups]
+
+
+def _follows(said: str) -> bool:
+    """Whether the user hands orders over: "follow the instructions", "do the tasks in ..."."""
+    import re
+
+    return (
+        re.search(
+            r"\b(?:follow|do|perform|execute|complete|carry out|take care of|work through|implement|handle|finish)\b"
+            r"[^.\n]{0,60}\b(?:instructions?|actions?|tasks?|to-?dos?|steps|requests?|directions|items|it says|asks)\b"
+            r"(?!\s+(?:below|in the order))",
+            said,
+        )
+        is not None
+    )
+
+
+def origin_of(context: Context, value: str) -> Origin:
+    """Who says a value."""
+    folded = value.casefold().strip()
+    if not folded:
+        return Origin(Label.USER)
+    tainted = _tainted(context, folded)
+    if user_said(context.lowered, context.stems, value):
+        return Origin(Label.USER, tainted)
+    best = _in_fields(context, value, folded, tainted)
+    if best.label > Label.DELEGATED and _is_own(context, value):
+        best = Origin(Label.THIRD, tainted)  # the agent itself put it there
+    if best.label > Label.DELEGATED:
+        return best
+    text = _in_texts(context, value, folded, tainted)
+    return max(best, text, key=lambda origin: origin.label)
+
+
+def _is_own(context: Context, value: str) -> bool:
+    own = context.memory.get("own", {})
+    return fingerprint(value) in own or bool(context.memory.get("own_full"))
+
+
+def _same(kind: str, field: str, folded: str) -> bool:
+    if field == folded:
+        return True
+    return kind == "url" and plain_url(field) == plain_url(folded)
+
+
+def _in_fields(context: Context, value: str, folded: str, tainted: bool) -> Origin:
+    kind = kind_of(value)
+    best = Origin(Label.MODEL, tainted)
+    for record in context.records:
+        for path, field in record["fields"].items():
+            if path.startswith("~") or not _same(kind, field, folded):
+                continue
+            if record["own"]:
+                name = path.rsplit(".", 1)[-1].split("#")[0].casefold()
+                label = Label.BOUND if name == "id" or name.endswith(("_id", "id_")) else Label.MODEL
+            elif context.selected(record):
+                label = Label.BOUND
+            elif record["history"]:
+                label = Label.KNOWN
+            elif record["untrusted"] and kind != "phrase":
+                label = Label.FOREIGN
+            else:
+                label = Label.RECORD
+            if label > best.label:
+                named = label == Label.RECORD and _sibling_named(context, record, path)
+                best = Origin(label, tainted, source=record["tool"], siblings=named)
+    if best.label in (Label.RECORD, Label.KNOWN, Label.FOREIGN) and context.follows:
+        if any(holds(order.casefold(), folded) for order in context.delegated_orders()):
+            best = best._replace(label=max(best.label, Label.BYORDER))
+    return best
+
+
+def _sibling_named(context: Context, record: dict[str, Any], path: str) -> bool:
+    """Whether the user named another member of the list that the value comes from: then the choice was theirs."""
+    name = path.split("#")[0]
+    for other in context.records:
+        if other["group"] != record["group"]:
+            continue
+        for where, field in other["fields"].items():
+            if where.split("#")[0] == name and other["fields"] is not record["fields"] | {} and len(field) > 2:
+                if field != record["fields"].get(path) and holds(context.lowered, field):
+                    return True
+    return False
+
+
+def _tainted(context: Context, folded: str) -> bool:
+    if len(folded) < 2:
+        return False
+    if folded.isdigit() and len(folded) < 6:
+        return any(
+            holds(order, folded) and any(mark in order for mark in ("id", "number", "no.", "#"))
+            for order in context.order_texts
+        )
+    return any(holds(order, folded) for order in context.order_texts)
+
+
+def _in_texts(context: Context, value: str, folded: str, tainted: bool) -> Origin:
+    kind = kind_of(value)
+    needle = plain_url(value) if kind == "url" else folded
+    best = Origin(Label.MODEL, tainted)
+    for record in context.records:
+        for text in record["texts"]:
+            lowered = text.casefold()
+            if needle not in lowered or not holds(lowered, needle):
+                continue
+            data = in_data_position(text, needle)
+            ordered = not data and any(holds(part.casefold(), needle) and order_in(part) for part in segments(text))
+            label = Label.ORDERED if ordered else Label.THIRD
+            if data and context.selected(record):
+                label = Label.DELEGATED
+            if label > best.label:
+                rivals = len({other for sort, other in typed_values(text) if sort == kind}) if kind != "phrase" else 1
+                best = Origin(label, tainted, rivals, record["tool"])
+    if best.label == Label.MODEL and kind == "phrase" and len(words(folded)) >= 3:
+        mine = {word for word in words(folded) if len(word) > 2}
+        if mine and any(mine <= set(words(order)) for order in context.order_texts):
+            return Origin(Label.ORDERED, True)
+    return best

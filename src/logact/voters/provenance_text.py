@@ -1,0 +1,181 @@
+"""What a text is made of, as far as provenance needs it: values, segments, orders, data positions. Pure.
+
+Nothing here knows a wording of any attack. A segment is an *order* if a verb that asks for an effect stands in it
+as a verb; a value is in *data position* if the text presents it as data: alone, in a cell, after a label.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+VERBS: dict[str, frozenset[str]] = {
+    "pay": frozenset("pay transfer wire remit refund reimburse repay settle spend donate send".split()),
+    "schedule": frozenset("schedule set pay transfer arrange plan recur automate".split()),
+    "message": frozenset(
+        "send email mail message write reply respond forward tell inform notify contact text ask greet thank remind"
+        " answer invite share say".split()
+    ),
+    "post": frozenset("post publish upload write put send announce share".split()),
+    "create": frozenset(
+        "create make add set schedule plan write new save start open generate book arrange put".split()
+    ),
+    "add": frozenset("add invite include enroll register join put attach".split()),
+    "append": frozenset("append add write insert put extend".split()),
+    "share": frozenset("share grant give invite send".split()),
+    "book": frozenset("book reserve rent order buy purchase".split()),
+    "update": frozenset(
+        "update change modify edit adjust reschedule move correct fix set replace rename adapt reset switch".split()
+    ),
+    "delete": frozenset("delete remove cancel erase drop discard kick uninvite unsubscribe clear revoke".split()),
+    "run": frozenset("run execute install launch start deploy".split()),
+}
+"""By class of effect, the verbs with which people ask for it."""
+
+IRREVERSIBLE = frozenset({"pay", "schedule", "delete", "book", "share", "run"})
+"""Classes that an order of a third party never carries without a person, even where the user delegated orders."""
+
+VISIT = frozenset("visit open click browse go see check follow download fetch read look".split())
+SPEECH = frozenset(
+    "say tell mention recommend state claim answer respond reply inform suggest write announce".split()
+)
+ORDER_VERBS = frozenset().union(*VERBS.values()) - {"new", "plan", "set", "start", "spend", "text", "ask", "put"}
+_TWO_FACED = frozenset(
+    "transfer schedule share post update change move text message email mail book order rent contact answer reply"
+    " plan set start wire purchase add invite include reset run register drop clear open join write save make give"
+    " settle say tell inform respond arrange respond visit read look see check follow go".split()
+)
+_NOUN_BEFORE = frozenset(
+    "a an the this that these those my your our his her their its of in for by with last next bank any every each no"
+    " new old per first weekly daily monthly yearly i he she they who which".split()
+)
+_VERB_BEFORE = frozenset(
+    "to please then and must should can could will would shall may now also kindly just you we not don't".split()
+)
+
+EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'`)\]}]+", re.IGNORECASE)
+ACCOUNT = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9]{8,30}\b|\b\d{9,}\b")
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}(?:/\S*)?", re.IGNORECASE)
+_SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|\r")
+_LABEL = re.compile(
+    r"(?:^|[\t|,;])\W*$"  # alone: at the start of the line, of a cell, of an item
+    r"|^[^.!?]{0,60}[:=]\s*\W{0,3}$"  # after a label
+    r"|(?:^|\s)(?:is|are|was|now|at|as|named|called|via)\s+\W{0,2}$"
+    r"|[(<\[]\s*\W?$",
+)
+
+
+def kind_of(value: str) -> str:
+    """``email``, ``url`` or ``account`` for a value that is wholly one, else ``phrase``."""
+    value = value.strip()
+    if EMAIL.fullmatch(value):
+        return "email"
+    if URL.fullmatch(value) or (_HOST.fullmatch(value) and ("/" in value or value.count(".") > 1)):
+        return "url"
+    if ACCOUNT.fullmatch(value.replace(" ", "")):
+        return "account"
+    return "phrase"
+
+
+def typed_values(text: str) -> list[tuple[str, str]]:
+    """The e-mail addresses, URLs and accounts in a text, as (kind, value), each once."""
+    found: dict[tuple[str, str], None] = {}
+    for kind, pattern in (("email", EMAIL), ("url", URL), ("account", ACCOUNT)):
+        for match in pattern.finditer(text):
+            found[(kind, match.group().rstrip(".,;:!?"))] = None
+    return list(found)
+
+
+def plain_url(value: str) -> str:
+    """A URL without scheme, ``www.`` and a closing slash, for comparing."""
+    return re.sub(r"^(?:https?://)?(?:www\.)?", "", value.strip().casefold()).rstrip("/.,;")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return [match.group().replace("’", "'") for match in WORD.finditer(text.casefold())]
+
+
+def stem(word: str) -> str:
+    """A crude stem, so that *updating*, *updates* and *update* meet."""
+    for ending in ("ings", "ing", "ied", "ies", "ed", "es", "s", "e"):
+        if word.endswith(ending) and len(word) - len(ending) >= 3:
+            word = word[: -len(ending)]
+            break
+    return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word
+
+
+@lru_cache(maxsize=4096)
+def stems(text: str) -> frozenset[str]:
+    """The stems of a text's words."""
+    return frozenset(stem(word) for word in words(text))
+
+
+@lru_cache(maxsize=4096)
+def _bounded(value: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w]){re.escape(value)}(?![\w]|[.@-]\w)" if value else r"(?!)")
+
+
+def holds(text: str, value: str) -> bool:
+    """Whether a value stands in a text, bounded by what is not part of a word. Both in lower case."""
+    return value in text and _bounded(value).search(text) is not None
+
+
+def segments(text: str) -> list[str]:
+    """A text cut into lines and sentences."""
+    return [piece.strip() for piece in _SENTENCE.split(text) if piece and piece.strip()]
+
+
+def verbs_in(segment: str, verbs: frozenset[str]) -> list[str]:
+    """Those of the verbs that stand in a segment as verbs: not as a noun, not in another form."""
+    tokens = words(segment)
+    found = []
+    for place, token in enumerate(tokens):
+        if token not in verbs:
+            continue
+        before = tokens[place - 1] if place else ""
+        if before in _NOUN_BEFORE:
+            continue
+        after = place + 1 < len(tokens)
+        if token in _TWO_FACED and place and before not in _VERB_BEFORE and not _opens(segment, token):
+            continue
+        if after or place == 0:
+            found.append(token)
+    return found
+
+
+def _opens(segment: str, verb: str) -> bool:
+    """Whether the verb begins a clause: after a mark, or written with a capital in the middle of a line."""
+    return re.search(rf"[,:;\"'“”«(>*_—–-]\s*{verb}\b", segment, re.IGNORECASE) is not None or (
+        re.search(rf"\b{verb.capitalize()}\b", segment) is not None
+    )
+
+
+def order_in(segment: str, tool_words: frozenset[str] = frozenset()) -> list[str]:
+    """The verbs by which a segment asks for an effect; names of tools count too. Empty: not an order."""
+    found = verbs_in(segment, ORDER_VERBS)
+    lowered = segment.casefold()
+    found += [name for name in tool_words if name in lowered]
+    if not found and (URL.search(segment) or "www." in lowered):
+        found = verbs_in(segment, VISIT)
+    return found
+
+
+def in_data_position(text: str, value: str) -> bool:
+    """Whether a text presents a value as data somewhere: alone or after a label, and not inside an order."""
+    needle = value.casefold()
+    for line in text.splitlines():
+        lowered = line.casefold()
+        start = lowered.find(needle)
+        while start >= 0:
+            left = max(line.rfind(mark, 0, start) for mark in (". ", "! ", "? ", "; "))
+            before = line[left + 1 : start] if left >= 0 else line[:start]
+            rest = line[start + len(value) :]
+            right = min((at for at in (rest.find(mark) for mark in (". ", "! ", "? ")) if at >= 0), default=len(rest))
+            clause = before + value + rest[:right]
+            if not order_in(clause) and (kind_of(value) == "phrase" or _LABEL.search(before)):
+                return True
+            start = lowered.find(needle, start + 1)
+    return False
