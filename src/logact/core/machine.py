@@ -10,7 +10,6 @@ changed; whoever needs the old one folds again or copies first. It reads no cloc
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -739,7 +738,7 @@ def _close_turn(run: RunState) -> None:
 
 
 def _hash(first: str, second: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(f"{first}\n{second}".encode()).digest())[:43].decode()
+    return hashlib.sha256(f"{first}\n{second}".encode()).hexdigest()
 
 
 _HANDLERS: dict[str, Callable[[State, Entry, Any], str]] = {
