@@ -64,6 +64,7 @@ class Executor:
         self.output_bytes_max = output_bytes_max
         self.running: dict[int, asyncio.Timeout | None] = {}
         self.hung: set[int] = set()
+        self.proposing = 0  # inline proposals that are being appended: what they start is their proposer's to run
         self._began: set[tuple[int, int]] = set()  # (action, attempt): what this life has once begun to run
         self._cancelled: set[int] = set()
         host.tail.observe(self._observe)
@@ -95,6 +96,7 @@ class Executor:
             current = action.current
             if (
                 current is not None
+                and not self.proposing
                 and current.incarnation == self.host.incarnation
                 and action.status == "executing"
                 and action.id not in self.running

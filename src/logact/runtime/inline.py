@@ -64,12 +64,23 @@ class Inline:
             entries += self._start(draft, decision, now_ms)
             started = type(entries[-1].payload) is Started
         unless = self._unless(intent, votes)
-        done = await host.append(entries, unless=unless, after=seen)
-        mine = (
-            started
-            and done.position not in self.executor.running
-            and executing.took_effect(host.state, done.position, 1, host.incarnation)
-        )
+        # whoever follows the log may fold the record before this append returns: the executor's own loop must not
+        # take the action then, or the calls of a turn would run in order or together as chance has it
+        self.executor.proposing += 1
+        mine = False
+        try:
+            done = await host.append(entries, unless=unless, after=seen)
+            mine = (
+                started
+                and done.position not in self.executor.running
+                and executing.took_effect(host.state, done.position, 1, host.incarnation)
+            )
+            if mine:
+                self.executor.running[done.position] = None
+        finally:
+            self.executor.proposing -= 1
+            if not mine:
+                host.tail.wake()
         return Proposed(done.position, mine)
 
     def _start(self, draft: Action, commit: Commit, now_ms: int) -> list[NewEntry]:
