@@ -385,18 +385,22 @@ class LogActAgent:
         parts = _Parts(self, host)
         for observer in self._observers:
             host.tail.observe(observer)
-        await host.tail.start()
-        spec = spec_for(
-            self.agent_id, self.model.name if self.model else "", self.system, self.tools.specs(), self.voters
-        )
-        await enter(host, policy=self.policy, spec=spec, takeover=self.takeover)
+        try:
+            await host.tail.start()
+            spec = spec_for(
+                self.agent_id, self.model.name if self.model else "", self.system, self.tools.specs(), self.voters
+            )
+            await enter(host, policy=self.policy, spec=spec, takeover=self.takeover)
+        except BaseException:
+            host.leaves()  # its fence may be in the log all the same
+            raise
         return parts
 
     async def _leave(self, parts: _Parts) -> None:
         """Say goodbye, so that the next life needs no proof that this one is gone. Best effort."""
         goodbye = parts.host.entry(Heartbeat(agent=self.agent_id, leaving=True), "executor", self.agent_id)
-        unfinished = any(key in parts.executor.hung for key in parts.host.state.open_actions)
-        if unfinished:
+        parts.host.leaves(parts.executor.at_work)
+        if parts.executor.at_work():
             return  # a thread of this process still runs a tool: it has not left
         try:
             await parts.host.append([goodbye])

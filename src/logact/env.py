@@ -16,7 +16,8 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -41,8 +42,41 @@ class ProcessIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     boot: str = ""
 
 
+class ThreadWatch:
+    """Whether a function that was handed to a thread has begun, and whether it has ended: nobody can interrupt it."""
+
+    __slots__ = ("begun", "ended")
+
+    def __init__(self) -> None:
+        self.begun = self.ended = False
+
+    @property
+    def working(self) -> bool:
+        """Whether the thread is at work on it, although its caller may have gone away."""
+        return self.begun and not self.ended
+
+    def around(self, function: Callable[P, T]) -> Callable[P, T]:
+        """The function, watched."""
+
+        def watched(*args: P.args, **kwargs: P.kwargs) -> T:
+            self.begun = True
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.ended = True
+
+        return watched
+
+
 class Env:
-    """The real environment. Subclassed by the simulator."""
+    """The real environment. Subclassed by the simulator.
+
+    ``playing`` holds the incarnations of this process that have not said goodbye, each with a question that says
+    whether something of it is still at work.
+    """
+
+    def __init__(self) -> None:
+        self.playing: dict[str, Callable[[], bool]] = {}
 
     def wall_ms(self) -> int:
         """Wall-clock time in milliseconds since the epoch. For display and for deadlines, never for order."""
@@ -70,8 +104,9 @@ class Env:
         return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(16))
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking function in a worker thread. A cancelled call goes on in its thread."""
-        return await asyncio.to_thread(function, *args, **kwargs)
+        """Run a blocking function in a worker thread. A cancelled call goes on in its thread (see ``watching``)."""
+        watch = current_watch()
+        return await asyncio.to_thread(function if watch is None else watch.around(function), *args, **kwargs)
 
     points = "LOGACT_CRASH_AT" in os.environ
     """Whether :meth:`point` does anything; saves naming points on the hot path."""
@@ -162,6 +197,25 @@ def _die_at(name: str) -> None:
     _passed[name] = _passed.get(name, 0) + 1
     if f"{name}:{_passed[name]}" == _ARMED:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+_watch: contextvars.ContextVar[ThreadWatch | None] = contextvars.ContextVar("logact_thread_watch", default=None)
+
+
+@contextmanager
+def watching() -> Iterator[ThreadWatch]:
+    """Watch the function that ``in_thread`` is given inside of this block."""
+    watch = ThreadWatch()
+    token = _watch.set(watch)
+    try:
+        yield watch
+    finally:
+        _watch.reset(token)
+
+
+def current_watch() -> ThreadWatch | None:
+    """The watch in force here, for environments with threads of their own."""
+    return _watch.get()
 
 
 REAL = Env()

@@ -29,6 +29,7 @@ from logact.entry import (
     Started,
     stricter,
 )
+from logact.env import ThreadWatch, watching
 from logact.errors import AppendUnknown, ConditionFailed, LogActError, LogError, UsageError
 from logact.logs.base import Clause, Filter
 from logact.runtime import values
@@ -63,7 +64,7 @@ class Executor:
         self.name = name
         self.output_bytes_max = output_bytes_max
         self.running: dict[int, asyncio.Timeout | None] = {}
-        self.hung: set[int] = set()
+        self._threads: dict[int, ThreadWatch] = {}  # by action: threads that went on when their call was given up
         self.proposing = 0  # inline proposals that are being appended: what they start is their proposer's to run
         self._began: set[tuple[int, int]] = set()  # (action, attempt): what this life has once begun to run
         self._cancelled: set[int] = set()
@@ -78,6 +79,11 @@ class Executor:
             if action is not None and action.cancel_wanted and key not in self._cancelled and deadline is not None:
                 self._cancelled.add(key)
                 deadline.reschedule(asyncio.get_running_loop().time())
+
+    def at_work(self, action_id: int = 0) -> bool:
+        """Whether a thread still runs a tool (of this action, if given) although its call was given up."""
+        self._threads = {key: thread for key, thread in self._threads.items() if thread.working}
+        return action_id in self._threads if action_id else bool(self._threads)
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -311,22 +317,22 @@ class Executor:
     ) -> tuple[object, Failure | None]:
         """The tool's value, or its failure. Nothing that a tool raises gets out of here but cancellation."""
         timeout_s = tool.timeout_s or TOOL_TIMEOUT_S
-        try:
-            async with asyncio.timeout(timeout_s) as deadline:
-                self.running[context.action] = deadline
-                return await tool.call(arguments, context), None
-        except TimeoutError:
-            if context.action in self._cancelled:
-                self._cancelled.discard(context.action)
-                return None, Failure(kind="cancelled", message="it was cancelled while it ran")
-            if tool.in_thread:
-                self.hung.add(context.action)  # the thread goes on: only this process's end settles it
-            return None, Failure(kind="timeout", message=f"it did not end within {timeout_s:g} s")
-        except asyncio.CancelledError:
-            if tool.in_thread:
-                self.hung.add(context.action)  # this process must not say that it has left while the thread works
-            raise
-        except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        with watching() as thread:
+            try:
+                async with asyncio.timeout(timeout_s) as deadline:
+                    self.running[context.action] = deadline
+                    return await tool.call(arguments, context), None
+            except TimeoutError:
+                if context.action in self._cancelled:
+                    self._cancelled.discard(context.action)
+                    return None, Failure(kind="cancelled", message="it was cancelled while it ran")
+                return None, Failure(kind="timeout", message=f"it did not end within {timeout_s:g} s")
+            except asyncio.CancelledError:
                 raise
-            return None, failure_of(error)
+            except BaseException as error:
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    raise
+                return None, failure_of(error)
+            finally:
+                if thread.working:
+                    self._threads[context.action] = thread  # only the thread's end settles what it does

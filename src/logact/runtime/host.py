@@ -6,7 +6,7 @@ the fold holds what was appended before the caller goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -31,6 +31,14 @@ class Host:
         self.appends = 0
         self.last_spec: dict[str, str] = {}  # by agent: the digest of its last specification
         self.tail.observe(self._observe)
+        self.env.playing[self.incarnation] = lambda: True
+
+    def leaves(self, at_work: Callable[[], bool] = lambda: False) -> None:
+        """This incarnation is over, but for what ``at_work`` says of its threads; others here may take up from it."""
+        if at_work():
+            self.env.playing[self.incarnation] = at_work
+        else:
+            self.env.playing.pop(self.incarnation, None)
 
     def _observe(self, state: State, entry: Entry) -> None:
         if isinstance(entry.payload, Spec) and not state.verdict:
@@ -128,6 +136,10 @@ class Host:
         if life.left:
             return True
         birth = life.birth
+        mine = self.env.process()
+        if (birth.host, birth.pid, birth.started, birth.boot) == (mine.host, mine.pid, mine.started, mine.boot):
+            at_work = self.env.playing.get(incarnation)
+            return at_work is None or not at_work()  # an earlier life of this very process
         alive = self.env.alive(
             environment.ProcessIdentity(host=birth.host, pid=birth.pid, started=birth.started, boot=birth.boot)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from logact.core import executing, recovering
+from logact.core import executing, machine, recovering
 from logact.core.state import Action, State
 from logact.entry import Finding, Intent, NewEntry, Notice, Payload, Recovery, Undone
 from logact.errors import ConditionFailed, LogActError
@@ -95,8 +95,8 @@ class Recoverer:
         if current is None:
             return False
         if current.incarnation == self.host.incarnation:
-            return self.executor is not None and action.id not in self.executor.hung
-        return self.host.gone(current.incarnation) is True
+            return self.executor is not None and not self.executor.at_work(action.id)
+        return _reported(action, self.tools.get(action.intent.tool)) or self.host.gone(current.incarnation) is True
 
     async def settle(self, action: Action) -> bool:
         """Take the next step of one settlement. False if it has to wait for a process to end."""
@@ -107,8 +107,9 @@ class Recoverer:
             holder_gone=gone,
             effect_now=tool.effect if tool is not None else None,
             can_probe=tool is not None and tool.has_probe,
-            can_undo=tool is not None and tool.has_undo,
+            can_undo=tool is not None and tool.has_undo and tool.safe_undo,
             probe_said_unknown=action.id in self._unsure,
+            ended=machine.ended(self.host.state, action),
         )
         attempt = len(action.attempts)
         if step.verb == "wait":
@@ -120,6 +121,11 @@ class Recoverer:
                     intent=action.id, attempt=attempt, settlement="restart", evidence="effect", reason=step.reason
                 ),
             )
+        elif step.verb == "close":
+            closed = Recovery(
+                intent=action.id, attempt=attempt, settlement="superseded", evidence="cancel", reason=step.reason
+            )
+            await self._write(action, self._doubt(action, step.reason), closed)
         elif step.verb == "probe" and tool is not None:
             await self._probe(action, tool, attempt)
         elif step.verb == "undo" and tool is not None:
@@ -199,3 +205,11 @@ class Recoverer:
         ]
         kinds = ["Result", "Recovery", "Undone", "Started"]
         await self.host.append(entries, unless=where(kinds=kinds, actions=[action.id]))
+
+
+def _reported(action: Action, tool: Tool | None) -> bool:
+    """Whether the executor itself wrote that it is done with the attempt, and cannot tell what came of it."""
+    if action.status != "in_doubt" or action.error is None:
+        return False
+    goes_on = action.error.kind in ("timeout", "cancelled") and (tool is None or tool.in_thread)
+    return not goes_on  # a thread cannot be interrupted: that executor has to be gone

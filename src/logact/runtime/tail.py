@@ -17,13 +17,15 @@ from logact.core import machine
 from logact.core.state import State
 from logact.entry import BlobRef, Checkpoint, Entry, position_of, record_of
 from logact.errors import LogCorrupt, LogError, LogTrimmed, ReadFailed
-from logact.logs.base import FOLLOW_WAIT_S, READ_RECORDS_MAX, SharedLog
+from logact.logs.base import FOLLOW_WAIT_S, READ_RECORDS_MAX, SharedLog, where
 
 READ_RETRY_S_MAX = 30.0
 """How long a follower repeats a failing read before it gives up."""
 
 Observer = Callable[[State, Entry], None]
-Restorer = Callable[[Checkpoint], Awaitable[bool]]
+Restorer = Callable[[Checkpoint | None], Awaitable[bool]]
+
+CHECKPOINTS_TRIED_MAX = 20
 
 
 class Tail:
@@ -53,7 +55,10 @@ class Tail:
         self._observers.remove(observer)
 
     def restore(self, restorer: Restorer) -> None:
-        """Ask ``restorer(checkpoint)`` before a checkpoint is used; if it says False, replay starts earlier."""
+        """Ask ``restorer(checkpoint)`` before a checkpoint is used; if it says False, replay starts earlier.
+
+        ``restorer(None)`` says that it is not used after all: what it set back has to go back to the beginning.
+        """
         self._restorers.append(restorer)
 
     async def start(self) -> State:
@@ -66,10 +71,23 @@ class Tail:
         return self.state
 
     async def _load_checkpoint(self) -> None:
-        """Start from the last checkpoint whose state is there, readable and of this log; else from the beginning."""
-        record = await self.log.engine.last_checkpoint()
-        if not record:
+        """Start from the last checkpoint whose state is there, readable and of this log; else from the beginning.
+
+        The last entry that calls itself a checkpoint may be none (anybody may have written it), so earlier ones are
+        tried too.
+        """
+        last = await self.log.engine.last_checkpoint()
+        if not last or await self._load_from(last):
             return
+        earlier: list[int] = []
+        async for entry in self.log.read(upto=position_of(last) - 1, matching=where(kinds=["Checkpoint"])):
+            earlier.append(record_of(entry.position))
+        for record in sorted(set(earlier), reverse=True)[:CHECKPOINTS_TRIED_MAX]:
+            if await self._load_from(record):
+                return
+
+    async def _load_from(self, record: int) -> bool:
+        """Start from the checkpoint in this record. False, and nothing changed, if it cannot be used."""
         records, _ = await self.log.read_records(position_of(record - 1), limit=1)
         for entry in (entry for batch in records for entry in batch):
             payload = entry.payload
@@ -77,14 +95,17 @@ class Tail:
                 continue
             try:
                 state = await load_state(self.log, payload.state)
+                if state.log != self.log.log_id or state.chain != payload.chain or state.position != payload.upto:
+                    continue
+                if all([await restorer(payload) for restorer in self._restorers]):
+                    self.state, self.checkpoint = state, payload
+                    self._record = record_of(payload.upto)
+                    return True
             except (LogCorrupt, LogError):
-                return  # a damaged checkpoint costs time, never correctness
-            if state.log != self.log.log_id or state.chain != payload.chain or state.position != payload.upto:
-                return
-            if not all([await restorer(payload) for restorer in self._restorers]):
-                return
-            self.state, self.checkpoint = state, payload
-            self._record = record_of(payload.upto)
+                pass  # a damaged checkpoint costs time, never correctness
+            for restorer in self._restorers:
+                await restorer(None)
+        return False
 
     async def catch_up(self) -> State:
         """Apply everything up to the present tail."""

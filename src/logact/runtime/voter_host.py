@@ -41,12 +41,14 @@ class VoterHost:
         host.tail.restore(self._restore)
         host.tail.observe(self._observe)
 
-    async def _restore(self, checkpoint: Checkpoint) -> bool:
-        for voter in self._remembering:
-            ref = checkpoint.voters.get(voter.name)
+    async def _restore(self, checkpoint: Checkpoint | None) -> bool:
+        found = {voter.name: voter.initial() for voter in self._remembering}
+        for voter in self._remembering if checkpoint is not None else ():
+            ref = checkpoint.voters.get(voter.name) if checkpoint is not None else None
             if ref is None:
                 return False  # this voter joined later: it has to read the history itself
-            self.memories[voter.name] = msgspec.json.decode(await self.host.log.get_blob(ref.digest))
+            found[voter.name] = msgspec.json.decode(await self.host.log.get_blob(ref.digest))
+        self.memories.update(found)
         return True
 
     def _observe(self, state: State, entry: Entry) -> None:

@@ -1,0 +1,213 @@
+"""One part of an agent as a process of its own: a driver, a voter, a decider, an executor, a recoverer.
+
+Each ``play_...`` takes a log and an agent's set-up, and plays that part until it is cancelled: it folds the log,
+says which process it is, and works on what the log asks of its part. After an error of the log it forgets what it
+knew and begins another life, as a restarted process would. Parts meet only in the log: any number of each may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from logact import env as environment
+from logact.core.state import State
+from logact.entry import Entry, Heartbeat, Policy
+from logact.errors import LogCorrupt, LogError, LogReadOnly, LogSealed, LogTooNew, UsageError
+from logact.logs.base import SharedLog
+from logact.models.base import Model
+from logact.runtime.checkpointer import Checkpointer
+from logact.runtime.decider import Decider
+from logact.runtime.driver import Driver
+from logact.runtime.entering import enter, spec_for
+from logact.runtime.executor import Executor
+from logact.runtime.host import Host
+from logact.runtime.proposer import Proposer
+from logact.runtime.recoverer import Recoverer
+from logact.runtime.secrets import Secrets
+from logact.runtime.voter_host import VoterHost
+from logact.tools import Toolbox
+from logact.voters.base import Voter
+
+PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0
+"""How long a part waits after an error of the log before its next life."""
+
+_FINAL = (LogCorrupt, LogTooNew, LogSealed, LogReadOnly)  # no other life would fare better
+
+Observer = Callable[[State, Entry], None]
+Work = Callable[[], Awaitable[object]]
+
+
+class Playable(Protocol):
+    """What the parts need to know of an agent. A ``LogActAgent`` is one."""
+
+    agent_id: str
+    voters: list[Voter]
+    model: Model | None
+    tools: Toolbox
+    system: str
+    policy: Policy | None
+    secrets: Secrets
+    answer_type: Any
+    context_tokens_max: int
+    model_timeout_s: float
+    decide_within_ms: int
+    checkpoint_every: int
+
+
+async def play_driver(log: SharedLog, agent: Playable, *, observers: Sequence[Observer] = ()) -> None:
+    """Drive every unfinished run of the agent, one after the other, and those that come.
+
+    It writes the agent's policy and specification down where they changed.
+    """
+    model = agent.model
+    if model is None:
+        raise UsageError("This agent has no model", todo="give it one with model=...")
+
+    def build(host: Host) -> Work:
+        kind = agent.answer_type
+        driver = Driver(
+            host,
+            model,
+            Proposer(host, agent.tools, agent.secrets, decide_within_ms=agent.decide_within_ms),
+            system=agent.system,
+            answer_schema=msgspec.json.schema(kind) if kind is not None else None,
+            check_answer=(lambda value: msgspec.convert(value, kind)) if kind is not None else None,
+            context_tokens_max=agent.context_tokens_max,
+            model_timeout_s=agent.model_timeout_s,
+        )
+
+        async def drive() -> None:
+            spec = spec_for(agent.agent_id, model.name, agent.system, agent.tools.specs(), agent.voters)
+            await enter(host, policy=agent.policy, spec=spec, fence=False)
+            while True:
+                await host.tail.until(lambda state: _unfinished(state, agent.agent_id))
+                await driver.drive(_unfinished(host.state, agent.agent_id))
+
+        return drive
+
+    await _play(log, agent.agent_id, build, observers, births=False)
+
+
+async def play_voter(
+    log: SharedLog, agent: Playable, *, names: Iterable[str] | None = None, observers: Sequence[Observer] = ()
+) -> None:
+    """Host the agent's voters (or those of these names), whatever their placement is."""
+    wanted = list(names) if names is not None else [voter.name for voter in agent.voters]
+    mine = [voter for voter in agent.voters if voter.name in wanted]
+    if not wanted or len(mine) != len(set(wanted)):
+        raise UsageError(
+            "The agent has no such voter",
+            received=", ".join(wanted) or "(none)",
+            expected=", ".join(voter.name for voter in agent.voters) or "(it has none)",
+        )
+    await _play(log, agent.agent_id, lambda host: VoterHost(host, mine, agents=[agent.agent_id]).run, observers)
+
+
+async def play_decider(
+    log: SharedLog, agent: Playable, *, name: str = "decider", observers: Sequence[Observer] = ()
+) -> None:
+    """Turn votes into commits and aborts, and passed deadlines into expiries."""
+    await _play(log, agent.agent_id, lambda host: Decider(host, agents=[agent.agent_id], name=name).run, observers)
+
+
+async def play_executor(
+    log: SharedLog, agent: Playable, *, name: str = "executor", observers: Sequence[Observer] = ()
+) -> None:
+    """Carry out what is committed."""
+    executors: list[Executor] = []
+
+    def build(host: Host) -> Work:
+        executors.append(Executor(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name))
+        return executors[-1].run
+
+    # a thread that still runs a tool is not gone, whatever became of the task that waited for it
+    await _play(log, agent.agent_id, build, observers, at_work=lambda: executors[-1].at_work())
+
+
+async def play_recoverer(
+    log: SharedLog, agent: Playable, *, name: str = "recoverer", observers: Sequence[Observer] = ()
+) -> None:
+    """Settle what executors that are gone left behind."""
+
+    def build(host: Host) -> Work:
+        return Recoverer(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name).run
+
+    await _play(log, agent.agent_id, build, observers)
+
+
+async def play_checkpointer(
+    log: SharedLog, agent: Playable, *, name: str = "checkpointer", observers: Sequence[Observer] = ()
+) -> None:
+    """Write checkpoints. It folds the memories of the agent's voters too, since a checkpoint carries them."""
+
+    def build(host: Host) -> Work:
+        memories = VoterHost(host, agent.voters, agents=[agent.agent_id])  # observes, and is never asked to vote
+        return Checkpointer(host, every=agent.checkpoint_every, voters=memories, name=name).run
+
+    await _play(log, agent.agent_id, build, observers)
+
+
+def _unfinished(state: State, agent: str) -> int:
+    """The first run of the agent that has something to do (0: none)."""
+    mine = (run for run in state.runs.values() if run.agent == agent and run.status == "running")
+    return next((run.id for run in mine if run.context or run.inbox), 0)
+
+
+async def _play(
+    log: SharedLog,
+    agent: str,
+    build: Callable[[Host], Work],
+    observers: Sequence[Observer],
+    *,
+    births: bool = True,
+    at_work: Callable[[], bool] = lambda: False,
+) -> None:
+    """Live one life after another, each with a fresh memory, until cancelled or until no life can fare better."""
+    env = environment.current()
+    pause_s = PAUSE_S_MIN
+    while True:
+        host = Host(log, agent)
+        work = build(host)  # before the fold begins, so that every part sees every entry
+        for observer in observers:
+            host.tail.observe(observer)
+        began = env.monotonic()
+        try:
+            await _live(host, work, births)
+        except* _FINAL as errors:
+            raise _first(errors) from None
+        except* LogError:
+            pass
+        await _say_goodbye(host, at_work)
+        pause_s = PAUSE_S_MIN if env.monotonic() - began > PAUSE_S_MAX else min(pause_s * 2, PAUSE_S_MAX)
+        await env.sleep(pause_s * (0.5 + env.random()))
+
+
+async def _live(host: Host, work: Work, births: bool) -> None:
+    async with asyncio.TaskGroup() as group:
+        await host.tail.start()
+        if births:
+            await host.append([host.birth()])
+        group.create_task(host.tail.follow())
+        await work()
+
+
+async def _say_goodbye(host: Host, at_work: Callable[[], bool]) -> None:
+    """So that nobody waits for this incarnation while its process lives on as another. Best effort."""
+    host.leaves(at_work)
+    if at_work():
+        return
+    try:
+        await host.append([host.entry(Heartbeat(agent=host.agent, leaving=True), "executor", host.agent)])
+    except LogError:
+        return
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
