@@ -91,9 +91,14 @@ class Stage:
         return f"sqlite:///{self.directory / 'agents.db'}?log={scenario}"
 
     def neighbour_to(self, scenario: str) -> None:
-        """Have the neighbour write its letters to this scenario's log."""
+        """Have the neighbour write its letters to this scenario's log.
+
+        Every other scenario has its log to itself (the neighbour then only writes to its own log in the file), since
+        letters could wake an agent that had slept in.
+        """
+        alone = len(self.scenarios) % 2 == 0
         if self._neighbour.stdin is not None:
-            self._neighbour.stdin.write(self.url(scenario) + "\n")
+            self._neighbour.stdin.write(("" if alone else self.url(scenario)) + "\n")
             self._neighbour.stdin.flush()
 
     def neighbour_ends(self) -> bool:
