@@ -1,0 +1,152 @@
+"""What every command shares: which log is meant, running coroutines, JSON lines, options."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import re
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from logact.errors import LogActError, LogUnavailable, UsageError
+from logact.logs.base import SharedLog
+from logact.logs.url import open_log
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//.*)?")
+
+LOG_HELP = "LOG is a URL (sqlite:///ops.db), the path of a log's file, or a specification (logact.toml)."
+
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for machines.")
+
+
+def log_url(text: str) -> str:
+    """The URL that a LOG argument means."""
+    if text.endswith(".toml"):
+        from logact.spec import load_spec
+
+        return load_spec(text).log_url
+    if "://" in text or (_SCHEME.fullmatch(text) and not Path(text).exists()):
+        from logact.spec import absolute_url
+
+        return absolute_url(text, Path.cwd())
+    path = Path(text).absolute()
+    if path.is_dir() and (path / "logact.toml").is_file():
+        return log_url(str(path / "logact.toml"))
+    from urllib.parse import quote
+
+    return f"sqlite:///{quote(str(path))}"
+
+
+def existing_log(text: str) -> SharedLog:
+    """The log that a LOG argument means; never creates one. Raises LogUnavailable if it is not there."""
+    from logact.spec_parts import file_of
+
+    url = log_url(text)
+    if url.startswith("memory:"):
+        raise UsageError(
+            "A log in memory lives in the process that made it",
+            received=url,
+            expected="a log that others can read",
+            todo="name a file or a server",
+        )
+    log = open_log(url)
+    file = file_of(url)
+    if file is None:
+        return log
+    if not file.exists():
+        raise LogUnavailable(
+            "There is no log", received=str(file), todo="check the path; `logact run` makes a log when it starts"
+        )
+    _check_file(file, url)
+    return log
+
+
+def _check_file(file: Path, url: str) -> None:
+    """Refuse what opening would otherwise make: a database of an empty file, a log of a mistyped name."""
+    import sqlite3
+    from urllib.parse import parse_qs, quote, urlsplit
+
+    if not file.is_file():
+        raise LogUnavailable("The log is not a file", received=str(file), todo="name the log's file")
+    if file.stat().st_size == 0:
+        raise LogUnavailable("The file is empty, so it holds no log", received=str(file), todo="check the path")
+    name = parse_qs(urlsplit(url).query).get("log", ["main"])[0]
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(file))}?mode=ro", uri=True, timeout=5)
+        try:
+            names = [str(row[0]) for row in connection.execute("SELECT name FROM logs ORDER BY name")]
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return  # the engine says what is wrong, in its own words
+    if name not in names:
+        raise LogUnavailable(
+            "The file holds no log of this name",
+            received=name,
+            expected=", ".join(names[:10]) or "no log at all",
+            todo="name it with sqlite:///FILE?log=NAME",
+        )
+
+
+def go(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end.
+
+    After Ctrl-C the loop is left as it is: closing it would wait for tools that run in threads.
+    """
+    runner = asyncio.Runner()
+    try:
+        found = runner.run(work)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        runner.close()
+        raise
+    runner.close()
+    return found
+
+
+def with_log(text: str, work: Callable[[SharedLog], Coroutine[Any, Any, T]]) -> T:
+    """Open an existing log, do something with it, close it."""
+
+    async def inside() -> T:
+        async with existing_log(text) as log:
+            return await work(log)
+
+    return go(inside())
+
+
+def put_json(thing: Any) -> None:
+    """One JSON object on a line of its own."""
+    click.echo(msgspec.json.encode(thing).decode(errors="replace"))
+
+
+def put(lines: str | list[str]) -> None:
+    """Lines for people."""
+    for line in [lines] if isinstance(lines, str) else lines:
+        click.echo(line)
+
+
+def error_json(error: LogActError) -> dict[str, Any]:
+    """An error as a JSON object."""
+    return {
+        "event": "error",
+        "code": error.code,
+        "definite": error.definite,
+        "exit_code": error.exit_code,
+        "message": str(error),
+    }
+
+
+def who() -> str:
+    """The name under which a person acts here: LOGACT_OPERATOR, or the login name."""
+    try:
+        return os.environ.get("LOGACT_OPERATOR", "").strip() or getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "operator"

@@ -1,0 +1,229 @@
+"""``logact doubt``: what was started and has no result; a person looks at the world and says what is true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import msgspec
+
+from logact import env
+from logact.cli import describe, look
+from logact.cli.actions import story
+from logact.cli.common import json_option, put, put_json, who, with_log
+from logact.core.state import Action, State
+from logact.entry import Finding, NewEntry, Payload, Recovery, Settlement
+from logact.errors import UsageError
+from logact.introspection.history import History, history
+from logact.logs.base import SharedLog, where
+
+
+@click.command("doubt")
+@click.argument("log")
+@click.argument("action", type=int, required=False)
+@click.option("--happened", "settlement", flag_value="happened", help="It did happen; the run goes on with that.")
+@click.option("--did-not-happen", "settlement", flag_value="not_happened", help="It did not; it is proposed again.")
+@click.option("--superseded", "settlement", flag_value="superseded", help="Nobody can tell; close it as unknown.")
+@click.option("--reason", default="", metavar="TEXT", help="How you know; it stands in the log.")
+@click.option("--value", metavar="TEXT", help="With --happened: what the action returned.")
+@click.option("--cite", "cites", multiple=True, type=int, metavar="N", help="Positions that support it.")
+@click.option("--by", metavar="NAME", help="Who says so; your login name by default.")
+@click.option("--executor-is-gone", is_flag=True, help="You made sure of it, where it cannot be proven from here.")
+@json_option
+def doubt_command(log: str, action: int | None, settlement: Settlement | None, as_json: bool, **more: Any) -> None:
+    """Show what in LOG may or may not have happened; settle one ACTION.
+
+    An action is in doubt when it was started, its executor is gone, and no result came. Look at the world
+    first: nothing is guessed here. A second answer to the same question takes no effect.
+
+    \b
+    Examples:
+      logact doubt ops.db
+      logact doubt ops.db 12004 --happened --reason "invoice 77 was sent"
+      logact doubt ops.db 12004 --did-not-happen
+
+    \b
+    Exit codes: 0 nothing is in doubt, or it is settled; 1 it took no
+    effect; 2 it is not in doubt; 4 something is in doubt.
+    """
+    if settlement is not None and action is None:
+        raise UsageError("Which action?", received="no ACTION", todo=f"`logact doubt {log}` lists what is in doubt")
+    if settlement is not None and settlement != "happened" and more["value"] is not None:
+        raise UsageError("--value is what the action returned", received=f"--{settlement}", expected="--happened")
+
+    async def work(opened: SharedLog) -> int:
+        told = await history(opened)
+        if action is None:
+            return _list(told, log, as_json)
+        if settlement is None:
+            return await _show(opened, told, action, as_json)
+        return await _settle(opened, told, action, settlement, as_json=as_json, **more)
+
+    code = with_log(log, work)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def holder_gone(state: State, action: Action) -> bool | None:
+    """Whether the process that started the action is gone: True, False (it lives), None (cannot be told here)."""
+    current = action.current
+    life = state.incarnations.get(current.incarnation) if current is not None else None
+    if life is None or life.birth is None:
+        return None
+    if life.left:
+        return True
+    birth = life.birth
+    identity = env.ProcessIdentity(host=birth.host, pid=birth.pid, started=birth.started, boot=birth.boot)
+    alive = env.current().alive(identity)
+    return None if alive is None else not alive
+
+
+def _holder(state: State, action: Action) -> str:
+    current = action.current
+    life = state.incarnations.get(current.incarnation) if current is not None else None
+    if life is None or life.birth is None:
+        return "an unknown process"
+    return f"process {life.birth.pid} on {life.birth.host.split('/')[0]}"
+
+
+def _unsettled(state: State) -> list[Action]:
+    return [one for one in state.unfinished() if one.status == "in_doubt" or holder_gone(state, one) is not False]
+
+
+def _list(told: History, log: str, as_json: bool) -> int:
+    found = _unsettled(told.state)
+    if as_json:
+        for one in found:
+            put_json({**describe.action_json(told.state, one), "executor_gone": holder_gone(told.state, one)})
+    elif not found:
+        put("Nothing is in doubt.")
+    for one in found if not as_json else ():
+        put(_short(told.state, one))
+    if found and not as_json:
+        put(["", f"Look at one:  logact doubt {log} {found[0].id}"])
+    return 4 if found else 0
+
+
+def _short(state: State, action: Action) -> list[str]:
+    head = f"{action.id}  {look.paint(action.status, look.STATUS_COLOURS.get(action.status))}  "
+    room = look.width() - len(str(action.id)) - len(action.status) - 4
+    return [
+        head + look.fit(describe.intent(action.intent), room),
+        *look.wrapped("", _known(state, action), label_width=4),
+    ]
+
+
+def _known(state: State, action: Action) -> str:
+    gone = holder_gone(state, action)
+    fate = {True: "is gone", False: "is alive", None: "may be alive; that cannot be told from here"}[gone]
+    why = f": {action.reason}" if action.reason and action.status == "in_doubt" else ""
+    return f"started by {_holder(state, action)}, which {fate}; no result{why}"
+
+
+async def _show(log: SharedLog, told: History, position: int, as_json: bool) -> int:
+    action = _asked(told.state, position)
+    if as_json:
+        put_json({**describe.action_json(told.state, action), "executor_gone": holder_gone(told.state, action)})
+    else:
+        put(await story(log, told, action))
+        put(look.wrapped("known", _known(told.state, action), indent=2))
+        if action.intent.effect in ("read", "idempotent"):
+            put(look.wrapped("also", "`logact run` starts it again under the same key by itself", indent=2))
+    return 4
+
+
+def _asked(state: State, position: int) -> Action:
+    action = state.actions.get(position)
+    if action is None:
+        near = ", ".join(str(one.id) for one in _unsettled(state)) or "nothing is in doubt"
+        raise UsageError("There is no action at this position", received=str(position), expected=near)
+    if action.status not in ("executing", "in_doubt") or action.restart_allowed:
+        raise UsageError(
+            f"Action {position} is not in doubt", received=action.status, expected="executing or in_doubt",
+            todo="`logact actions LOG ACTION` shows its story",
+        )  # fmt: skip
+    return action
+
+
+async def _settle(
+    log: SharedLog,
+    told: History,
+    position: int,
+    settlement: Settlement,
+    *,
+    reason: str,
+    value: str | None,
+    cites: tuple[int, ...],
+    by: str | None,
+    executor_is_gone: bool,
+    as_json: bool,
+) -> int:
+    state = told.state
+    action = _asked(state, position)
+    name = by or who()
+    payloads: list[Payload] = []
+    if action.status == "executing":
+        gone = holder_gone(state, action)
+        if gone is False or (gone is None and not executor_is_gone):
+            raise UsageError(
+                f"Action {position} may still be running",
+                received=f"started by {_holder(state, action)}, which "
+                + ("is alive" if gone is False else "may be alive"),
+                expected="an executor that is gone",
+                todo="end that process first" if gone is False else "make sure of it, then add --executor-is-gone",
+            )
+        payloads.append(Finding(code="in_doubt", message=f"its executor is gone (says {name})", cites=(position,)))
+    payloads.append(
+        Recovery(
+            intent=position,
+            attempt=len(action.attempts),
+            settlement=settlement,
+            evidence=name,
+            reason=reason,
+            value=_value(value),
+            cites=cites,
+        )
+    )
+    intent = action.intent
+    entries = [
+        NewEntry(payload=one, role="operator", name=name, agent=intent.agent, run=intent.run, tool=intent.tool)
+        for one in payloads
+    ]
+    from logact.logs.base import Condition
+
+    unless = where(kinds=["Result", "Recovery", "Undone", "Started"], actions=[position])
+    done = await log.append(*entries, condition=Condition(state.position, unless))
+    after = (await history(log, done.position + len(entries) - 1)).state
+    settled = after.actions[position]
+    answer = {
+        "action": position,
+        "settlement": settlement,
+        "position": done.position + len(entries) - 1,
+        "effective": not after.verdict,
+        "reason": after.verdict,
+        "status": settled.status,
+    }
+    if as_json:
+        put_json(answer)
+    elif after.verdict:
+        put(f"No effect: {after.verdict}.")
+    else:
+        put(f"Settled: action {position} is {settled.status}, says {name}.")
+        put(f"  {_next(settlement)}")
+    return 1 if after.verdict else 0
+
+
+def _value(text: str | None) -> Any:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _next(settlement: Settlement) -> str:
+    return {
+        "happened": "The run goes on with it as done: logact run SPEC",
+        "not_happened": "The run proposes it again, to be voted on: logact run SPEC",
+    }.get(settlement, "The run goes on and tells the model that the effect is unknown: logact run SPEC")

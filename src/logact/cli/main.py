@@ -1,0 +1,161 @@
+"""``logact``: the root command, and the one place where errors become messages and exit codes.
+
+Commands are imported when they are used, so that ``logact --help`` is fast.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from logact import __version__
+from logact.errors import LogActError
+
+COMMANDS = {
+    "init": ("init", "Write a specification that works at once."),
+    "run": ("run", "Run an agent, or go on where it stopped."),
+    "actions": ("actions", "What was proposed, and what became of it."),
+    "log": ("log", "Show, follow, export, verify, measure, copy a log."),
+    "state": ("state", "What a log adds up to, now or at a position."),
+    "pending": ("pending", "What waits, for whom, and why."),
+    "pause": ("control", "Hold a log, an agent, a run or an action."),
+    "resume": ("control", "Let go on what was paused or stopped."),
+    "stop": ("control", "End runs; nothing new starts."),
+    "cancel": ("control", "Take back what has not started."),
+    "doubt": ("doubt", "Settle what may or may not have happened."),
+    "doctor": ("doctor", "Check this installation, and prove the gate."),
+}
+"""Each command: the module that holds it, and one line for ``logact --help``."""
+
+EXIT_CODES = """\b
+Exit codes:
+  0   done, nothing to report        5   the log is not available
+  1   findings, or a run not ok      6   the model gave no answer
+  2   used wrongly, or nothing       7   paused, stopped or fenced off
+      to do (busy, finished)         70  a defect of LogAct
+  3   the log is damaged             130 interrupted; nothing is lost
+  4   something is in doubt"""
+
+INTERRUPTED = "Interrupted. Nothing is lost; run the same command to go on."
+
+
+class Commands(click.Group):
+    """The root group: knows its commands by name, and imports one only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        known = COMMANDS.get(cmd_name)
+        if known is None:
+            return None
+        found: click.Command = getattr(import_module(f"logact.cli.{known[0]}"), f"{cmd_name}_command")
+        return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else " See `logact --help`."
+            raise click.UsageError(f"There is no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, "-V", "--version", prog_name="logact")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def root(ctx: click.Context, debug: bool) -> None:
+    """Reliable LLM agents through a shared log.
+
+    An agent proposes, voters judge, only what is committed runs, and all of it stands in a log that outlives
+    every crash.
+
+    \b
+    Example:
+      logact init                       # writes logact.toml
+      logact run logact.toml "tidy up"  # runs it, or goes on
+      logact actions logact.toml        # what happened
+    """
+    ctx.ensure_object(dict)["debug"] = debug
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line and return its exit code, which the console script passes on."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    # --debug may stand anywhere: people add it to the end of the line that failed
+    given = [one for one in given if one != "--debug"]
+    try:
+        root.main(given, prog_name="logact", standalone_mode=False, obj={"debug": debug})
+        code = 0
+    except click.exceptions.Exit as left:
+        code = left.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _say(INTERRUPTED)
+        code = 130
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - so that nothing is said at the end either
+        code = 0
+    except LogActError as error:
+        if debug:
+            traceback.print_exc()
+        _say(told(error))
+        code = error.exit_code
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"Error: {type(error).__name__}: {error}")
+        if not debug:
+            _say("This is a defect of LogAct, or of a tool or voter. --debug shows where.")
+        code = 70
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if code == 130 and any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
+        # a tool still runs in a thread that nobody can interrupt: the log says that it started, so leave at once
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def told(error: LogActError) -> str:
+    """An error for people: what is wrong, then what was received, expected, and what to do, a line each."""
+    from logact.cli import look
+
+    lines = look.wrapped("Error:", error.message, label_width=7)
+    received = error.received if isinstance(error.received, str | None) else repr(error.received)
+    for label, text in (("received", received), ("expected", error.expected), ("to do", error.todo)):
+        if text:
+            lines += look.wrapped(label, text, indent=2, label_width=10)
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        pass  # nobody listens
+
+
+if __name__ == "__main__":
+    sys.exit(main())

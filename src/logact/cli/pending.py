@@ -1,0 +1,87 @@
+"""``logact pending``: everything that waits, for whom, and why."""
+
+from __future__ import annotations
+
+import click
+
+from logact.cli import describe, look
+from logact.cli.common import json_option, put, put_json, with_log
+from logact.core.state import Action, State
+from logact.env import current
+from logact.introspection.history import History, history
+
+
+@click.command("pending")
+@click.argument("log")
+@json_option
+def pending_command(log: str, as_json: bool) -> None:
+    """What waits in LOG: for votes, for a decision, for its executor, for a person, or because of a pause.
+
+    \b
+    Example:
+      logact pending ops.db
+
+    \b
+    Exit codes: 0 nothing is in doubt; 4 something waits for a person to settle it.
+    """
+    told = with_log(log, history)
+    state = told.state
+    waiting = [state.actions[key] for key in state.open_actions]
+    doubtful = state.doubtful()
+    if as_json:
+        for scope, position in state.paused.items():
+            put_json({"held": "paused", "scope": scope, "position": position})
+        for scope, position in state.stopped.items():
+            put_json({"held": "stopped", "scope": scope, "position": position})
+        for action in waiting:
+            put_json(describe.action_json(state, action))
+    else:
+        put(_lines(told, waiting, log))
+    if doubtful:
+        raise click.exceptions.Exit(4)
+
+
+def _lines(told: History, waiting: list[Action], log: str) -> list[str]:
+    state = told.state
+    lines = held_lines(state)
+    for action in waiting:
+        lines += ["", *_action(state, action, log)] if lines else _action(state, action, log)
+    unfinished = [run for run in state.runs.values() if run.status == "running" and (run.context or run.inbox)]
+    quiet = [run for run in unfinished if not any(one.intent.run == run.id for one in waiting)]
+    if quiet:
+        lines += [""] if lines else []
+        for run in quiet:
+            head = f"run {run.id} of {run.agent} is not finished: "
+            lines.append(head + look.fit(look.clean(run.title), look.width() - look.cells(head)))
+    return lines or ["Nothing waits."]
+
+
+def held_lines(state: State) -> list[str]:
+    """What is paused or stopped, one line each."""
+    return [
+        look.paint(f"{word} {scope.replace(':', ' ')}", colour) + f", since position {position}"
+        for word, held, colour in (("PAUSED", state.paused, "yellow"), ("STOPPED", state.stopped, "red"))
+        for scope, position in held.items()
+    ]
+
+
+def _action(state: State, action: Action, log: str) -> list[str]:
+    age = look.duration(current().wall_ms() - action.proposed_ms)
+    status = look.paint(action.status, look.STATUS_COLOURS.get(action.status))
+    head = f"{action.id}  {status}  "
+    room = look.width() - len(str(action.id)) - len(action.status) - 4
+    lines = [head + look.fit(describe.intent(action.intent), room)]
+    lines += look.wrapped(
+        "", f"{describe.waits_for(state, action)}; proposed {age} ago by {action.intent.agent}", label_width=4
+    )
+    if action.status == "proposed" and action.intent.deadline_ms:
+        left = action.intent.deadline_ms - current().wall_ms()
+        text = (
+            f"expires in {look.duration(left)}"
+            if left > 0
+            else "its deadline is over: the next part that looks expires it"
+        )
+        lines += look.wrapped("", text, label_width=4)
+    if action.status == "in_doubt":
+        lines += look.wrapped("", f"logact doubt {log} {action.id}", label_width=4)
+    return lines

@@ -1,0 +1,199 @@
+"""``logact run``: start a run, go on with an unfinished one, or say something to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from logact.agent import Answer, LogActAgent
+from logact.cli import look
+from logact.cli.common import error_json, go, json_option, put, put_json
+from logact.cli.progress import Progress
+from logact.core.state import RunState, State
+from logact.entry import Input, NewEntry, Output
+from logact.errors import AgentBusy, LogActError, RunFinished, RunPaused, RunStopped, UsageError
+from logact.introspection.history import history
+from logact.logs.base import SharedLog
+from logact.spec import build_agent, load_spec
+
+
+@click.command("run")
+@click.argument("spec", type=click.Path())
+@click.argument("task", nargs=-1)
+@click.option("--new", is_flag=True, help="Start another run, even if this task was finished or is unfinished.")
+@click.option("--dry-run", is_flag=True, help="Propose and vote; carry out nothing but reads.")
+@click.option("--message", "-m", metavar="TEXT", help="Say something more: to the last run, finished or not.")
+@click.option("--takeover", is_flag=True, help="Fence off another process that plays this agent.")
+@click.option("--quiet", "-q", is_flag=True, help="Print the answer only.")
+@click.option("--model", metavar="NAME", help="Use this model, whatever the file or LOGACT_MODEL says.")
+@click.option("--log", "log_url", metavar="URL", help="Use this log, whatever the file says.")
+@json_option
+def run_command(
+    *,
+    spec: str,
+    task: tuple[str, ...],
+    new: bool,
+    dry_run: bool,
+    message: str | None,
+    takeover: bool,
+    quiet: bool,
+    model: str | None,
+    log_url: str | None,
+    as_json: bool,
+) -> None:
+    """Run the agent that SPEC describes on TASK, or go on where it stopped.
+
+    The steps appear on standard error, the answer on standard output. A run that was interrupted goes on where
+    the log stops: repeat the command, or leave TASK out. A finished task is not run twice without --new.
+
+    \b
+    Examples:
+      logact run logact.toml "find duplicate files"
+      logact run logact.toml                  # goes on
+      logact run logact.toml -m "and delete them"
+      logact run logact.toml --dry-run "clean up"
+
+    \b
+    Exit codes: 0 answered; 1 ended at a limit; 2 finished before, or
+    another process plays the agent; 4 in doubt; 5 no log; 6 no model;
+    7 stopped or fenced off; 130 interrupted.
+    """
+    if message is not None and (task or new or dry_run):
+        raise UsageError(
+            "--message goes on with a run", received="a TASK, --new or --dry-run as well", todo="leave it out"
+        )
+    file = load_spec(spec)
+    agent = build_agent(file, model=model, log=_url(log_url), takeover=takeover)
+    if agent.model is None:
+        raise UsageError(
+            "This agent has no model",
+            received=f"no model in {spec}, and LOGACT_MODEL is not set",
+            todo="set LOGACT_MODEL (for example openai:gpt-4o), add model under [agent], or pass --model",
+        )
+    try:
+        work = _play(
+            agent,
+            spec=spec,
+            task=" ".join(task) or None,
+            new=new,
+            dry_run=dry_run,
+            message=message,
+            quiet=quiet,
+            as_json=as_json,
+        )
+        answer = go(work)
+    except LogActError as error:
+        if as_json:
+            put_json(error_json(error))
+        raise
+    if answer is not None and not answer.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _url(given: str | None) -> str | None:
+    from logact.cli.common import log_url
+
+    return log_url(given) if given else None
+
+
+async def _play(
+    agent: LogActAgent,
+    *,
+    spec: str,
+    task: str | None,
+    new: bool,
+    dry_run: bool,
+    message: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> Answer | None:
+    progress = Progress(agent.agent_id, as_json=as_json, quiet=quiet)
+    async with agent.log:
+        progress.begin(await agent.log.tail())
+        agent.observe(progress)
+        try:
+            if message is not None:
+                answer = await agent.send(message)
+            else:
+                answer = await agent.run(task, new=new, dry_run=dry_run)
+        except RunFinished as error:
+            raise await _finished(agent, spec, task, error) from error
+        except AgentBusy:
+            if message is None:
+                raise
+            await _leave_message(agent, spec, message, as_json)
+            return None
+        except RunStopped as error:
+            raise _stopped(error, spec) from error
+    if not as_json and not progress.gone:
+        _print_answer(answer, quiet)
+    return answer
+
+
+def _print_answer(answer: Answer, quiet: bool) -> None:
+    text = answer.text or (look.value(answer.value, 100_000) if answer.value is not None else "")
+    if not quiet:
+        click.echo("", err=True)
+    click.echo(text)
+    if not answer.ok:
+        click.echo(f"Not ok: {answer.reason}", err=True)
+
+
+async def _finished(agent: LogActAgent, spec: str, task: str | None, error: RunFinished) -> RunFinished:
+    """The same refusal, with the answer that is there already and the commands that lead on."""
+    told = await history(agent.log)
+    runs = [
+        run for run in told.state.runs.values() if run.agent == agent.agent_id and run.title == task and run.output
+    ]
+    answer = ""
+    if runs:
+        output = (await agent.log.get(runs[-1].output)).payload
+        answer = f". It answered: {look.value(output.text, 300)}" if isinstance(output, Output) else ""
+    return RunFinished(
+        f"{error.message} ({error.received}){answer}",
+        todo=f"--new runs it again; `logact run {spec} -m TEXT` continues it",
+    )
+
+
+def _stopped(error: RunStopped, spec: str) -> LogActError:
+    if error.message == "No run can begin" and "paused" in str(error.received):
+        return RunPaused(error.message, received=str(error.received), todo=f"run `logact resume {spec}`")
+    if "stopped (" in str(error.received):
+        return RunStopped(
+            error.message, received=str(error.received), todo=f"logact resume {spec} lets it begin again"
+        )
+    return RunStopped(
+        error.message, received=str(error.received), todo=f"logact run {spec} --new TASK starts another"
+    )
+
+
+async def _leave_message(agent: LogActAgent, spec: str, message: str, as_json: bool) -> None:
+    """Another process plays the agent: the message goes into the log, and that process reads it there."""
+    log: SharedLog = agent.log
+    state: State = (await history(log)).state
+    run = _last(state, agent.agent_id)
+    said = Input(run=run.id, text=message)
+    entry = NewEntry(payload=said, role="client", name="client", agent=agent.agent_id, run=run.id)
+    done = await log.append(entry)
+    after = (await history(log, done.position)).state
+    if after.verdict:
+        raise UsageError("The message took no effect", received=after.verdict)
+    told: dict[str, Any] = {"event": "message", "position": done.position, "run": run.id, "text": message}
+    if as_json:
+        put_json({**told, "delivered": "log"})
+        return
+    put(
+        [
+            f"Message left at position {done.position}, for run {run.id}.",
+            "Another process plays the agent and reads it",
+        ]
+    )
+    put([f"there; follow with: logact log tail -f {spec}"])
+
+
+def _last(state: State, agent: str) -> RunState:
+    mine = [run for run in state.runs.values() if run.agent == agent]
+    if not mine:
+        raise UsageError("There is no run to say this to", received=f"agent {agent}", todo="start one with a TASK")
+    return mine[-1]

@@ -1,0 +1,1 @@
+"""Reading a log to understand what happened: nothing here appends or acts."""

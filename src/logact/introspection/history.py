@@ -1,0 +1,162 @@
+"""A whole log, folded and told: the state, each action's story, and what took no effect. Read-only.
+
+``history`` is what the command line shows; the other functions are the questions that the shared log answers
+about agents (they are offered as methods of ``SharedLog`` too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from logact import codec
+from logact.core import machine
+from logact.core.state import Action as ActionState
+from logact.core.state import State
+from logact.core.views import LogEntry, view
+from logact.entry import Control, Entry, Finding, record_of
+from logact.errors import LogTrimmed
+from logact.logs.base import READ_RECORDS_MAX, SharedLog
+from logact.runtime.tail import Tail
+
+Observer = Callable[[State, Entry], None]
+
+
+class History(msgspec.Struct, kw_only=True):
+    """A log up to a position: its fold with every action kept, the entries of each action, in order.
+
+    ``ineffective`` says, by position, why an entry took no effect; ``times_ms`` when the first and the last entry
+    were written; ``trimmed`` that the beginning is gone and the fold starts at a checkpoint.
+    """
+
+    state: State
+    stories: dict[int, list[Entry]] = {}
+    ineffective: dict[int, str] = {}
+    entries: int = 0
+    bytes: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    trimmed: bool = False
+
+    def action(self, position: int) -> ActionState | None:
+        """The action whose intent stands at a position."""
+        return self.state.actions.get(position)
+
+    def effective(self, position: int) -> list[Entry]:
+        """An action's entries that took effect, in order."""
+        return [entry for entry in self.stories.get(position, ()) if entry.position not in self.ineffective]
+
+
+async def history(log: SharedLog, upto: int | None = None, *, observer: Observer | None = None) -> History:
+    """Fold a log from its beginning (or from its checkpoint, where the beginning was trimmed) up to a position.
+
+    ``observer(state, entry)`` is called after each entry; ``state.verdict`` is that entry's.
+    """
+    await log.open()
+    told = History(state=machine.initial(log.log_id, keep=True))
+    try:
+        await _read(log, told, upto, observer)
+    except LogTrimmed:
+        tail = Tail(log)
+        await tail.start()  # raises if there is no checkpoint to start from
+        told = History(state=tail.state, trimmed=True)
+        if tail.checkpoint is not None and upto is None:
+            told.state = await _restored(log, tail)
+            await _read(log, told, upto, observer)
+    return told
+
+
+async def _restored(log: SharedLog, tail: Tail) -> State:
+    from logact.runtime.tail import load_state
+
+    checkpoint = tail.checkpoint
+    state = await load_state(log, checkpoint.state) if checkpoint is not None else tail.state
+    state.keep = True
+    return state
+
+
+async def _read(log: SharedLog, told: History, upto: int | None, observer: Observer | None) -> None:
+    cursor = record_of(told.state.position)
+    end = await log.engine.tail()
+    while cursor < end:
+        page = await log.engine.read(cursor, READ_RECORDS_MAX)
+        for stored in page.records:
+            for entry in codec.decode_record(stored.body, stored.record):
+                if upto is not None and entry.position > upto:
+                    return
+                _tell(told, entry)
+                if observer is not None:
+                    observer(told.state, entry)
+        if page.upto <= cursor:
+            return
+        cursor = page.upto
+
+
+def _tell(told: History, entry: Entry) -> None:
+    told.state = machine.apply(told.state, entry)
+    told.entries += 1
+    told.bytes += entry.size
+    told.first_ms = told.first_ms or entry.time_ms
+    told.last_ms = entry.time_ms
+    if told.state.verdict:
+        told.ineffective[entry.position] = told.state.verdict
+    for key in actions_of(entry):
+        told.stories.setdefault(key, []).append(entry)
+
+
+def actions_of(entry: Entry) -> tuple[int, ...]:
+    """The actions that an entry is about, by position."""
+    if entry.kind == "Intent":
+        return (entry.position,)
+    if entry.action:
+        return (entry.action,)
+    payload = entry.payload
+    if isinstance(payload, Finding):
+        return payload.cites if payload.code == "in_doubt" else ()
+    if isinstance(payload, Control) and payload.scope.startswith("action:"):
+        number = payload.scope.removeprefix("action:")
+        return (int(number),) if number.isdecimal() else ()
+    return ()
+
+
+# --- what the shared log is asked about agents -----------------------------------------------------------------
+
+
+def _views(told: History, agent_id: str | None = None) -> list[LogEntry]:
+    return [
+        view(told.state, action)
+        for _, action in sorted(told.state.actions.items())
+        if agent_id is None or action.intent.agent == agent_id
+    ]
+
+
+async def get_history(log: SharedLog, agent_id: str) -> list[LogEntry]:
+    """Every action that an agent proposed, oldest first, with what became of it."""
+    return _views(await history(log), agent_id)
+
+
+async def get_recent(log: SharedLog, agent_id: str, limit: int = 50) -> list[LogEntry]:
+    """An agent's latest actions, oldest of them first; at most ``limit``."""
+    return (await get_history(log, agent_id))[-limit:] if limit > 0 else []
+
+
+async def get_last_executed(log: SharedLog, agent_id: str) -> LogEntry | None:
+    """The agent's action whose execution ended last; None if it has executed nothing."""
+    told = await history(log)
+    done = [
+        action
+        for action in told.state.actions.values()
+        if action.intent.agent == agent_id and action.status == "executed"
+    ]
+    return view(told.state, max(done, key=lambda action: action.settled_at)) if done else None
+
+
+async def get_proposed(log: SharedLog) -> list[LogEntry]:
+    """All actions that wait for a decision, in the order of the log."""
+    return [entry for entry in _views(await history(log)) if entry.status == "proposed"]
+
+
+async def get_validated_ordered(log: SharedLog) -> list[LogEntry]:
+    """All actions that are committed and not started, in the order of their intents."""
+    return [entry for entry in _views(await history(log)) if entry.status == "validated"]
