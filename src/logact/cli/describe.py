@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from logact.cli import look
-from logact.core import voting
+from logact.core import deciding
 from logact.core.machine import ANSWER
 from logact.core.state import Action, State
 from logact.entry import (
@@ -240,9 +240,7 @@ def waits_for(state: State, action: Action) -> str:
     """Why an open action does not go on, in one line."""
     blocked = state.blocked(action)
     if action.status == "proposed":
-        policy, proposed = state.policy_for(action), action.intent
-        asked = voting.wanted(policy, proposed.effect, action.votes, proposed.tool)
-        missing = [name for name in asked if name not in action.votes]
+        missing = [name for name in deciding.awaited(state, action) if name not in action.votes]
         return "waits for the vote of " + ", ".join(missing) if missing else "waits for a decision"
     if action.status == "validated":
         return f"committed, but {blocked}" if blocked else "committed, waits for its executor"

@@ -29,6 +29,11 @@ COMMANDS = {
     "stop": ("control", "End runs; nothing new starts."),
     "cancel": ("control", "Take back what has not started."),
     "doubt": ("doubt", "Settle what may or may not have happened."),
+    "driver": ("parts", "Play one part of an agent: it asks the model."),
+    "voter": ("parts", "Play one part: it judges what is proposed."),
+    "decider": ("parts", "Play one part: it turns votes into decisions."),
+    "executor": ("parts", "Play one part: it carries out what is committed."),
+    "recoverer": ("parts", "Play one part: it settles what crashes left."),
     "doctor": ("doctor", "Check this installation, and prove the gate."),
 }
 """Each command: the module that holds it, and one line for ``logact --help``."""
@@ -102,10 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
     # --debug may stand anywhere: people add it to the end of the line that failed
     given = [one for one in given if one != "--debug"]
     try:
-        root.main(given, prog_name="logact", standalone_mode=False, obj={"debug": debug})
-        code = 0
-    except click.exceptions.Exit as left:
-        code = left.exit_code
+        # not standalone, click gives the code of its own Exit back
+        found = root.main(given, prog_name="logact", standalone_mode=False, obj={"debug": debug})
+        code = found if isinstance(found, int) else 0
     except click.ClickException as error:
         error.show()
         code = error.exit_code

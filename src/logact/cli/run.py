@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import click
+import msgspec
 
 from logact.agent import Answer, LogActAgent
 from logact.cli import look
 from logact.cli.common import error_json, go, json_option, put, put_json
 from logact.cli.progress import Progress
 from logact.core.state import RunState, State
-from logact.entry import Input, NewEntry, Output
+from logact.entry import Input, Limits, NewEntry, Output, Run, own
 from logact.errors import AgentBusy, LogActError, RunFinished, RunPaused, RunStopped, UsageError
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
-from logact.spec import build_agent, load_spec
+from logact.logs.url import open_log
+from logact.spec import SpecFile, build_agent, load_spec
 
 
 @click.command("run")
@@ -25,6 +27,7 @@ from logact.spec import build_agent, load_spec
 @click.option("--dry-run", is_flag=True, help="Propose and vote; carry out nothing but reads.")
 @click.option("--message", "-m", metavar="TEXT", help="Say something more: to the last run, finished or not.")
 @click.option("--takeover", is_flag=True, help="Fence off another process that plays this agent.")
+@click.option("--submit", is_flag=True, help="Only write TASK to the log, for parts that run elsewhere.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the answer only.")
 @click.option("--model", metavar="NAME", help="Use this model, whatever the file or LOGACT_MODEL says.")
 @click.option("--log", "log_url", metavar="URL", help="Use this log, whatever the file says.")
@@ -37,6 +40,7 @@ def run_command(
     dry_run: bool,
     message: str | None,
     takeover: bool,
+    submit: bool,
     quiet: bool,
     model: str | None,
     log_url: str | None,
@@ -64,6 +68,9 @@ def run_command(
             "--message goes on with a run", received="a TASK, --new or --dry-run as well", todo="leave it out"
         )
     file = load_spec(spec)
+    if submit:
+        _submit(file, " ".join(task), dry_run, _url(log_url), as_json)
+        return
     agent = build_agent(file, model=model, log=_url(log_url), takeover=takeover)
     if agent.model is None:
         raise UsageError(
@@ -89,6 +96,29 @@ def run_command(
         raise
     if answer is not None and not answer.ok:
         raise click.exceptions.Exit(1)
+
+
+def _submit(file: SpecFile, task: str, dry_run: bool, url: str | None, as_json: bool) -> None:
+    """Begin a run as a client does; the parts that play the agent take it up."""
+    if not task:
+        raise UsageError("Nothing to submit", received="no TASK", todo="give the task")
+    name = file.agent.name
+    limits = Limits(**msgspec.structs.asdict(file.agent.limits))
+    begin = Run(agent=name, title=task, limits=limits, dry_run=dry_run)
+    entries = [
+        NewEntry(payload=begin, role="client", name="client", agent=name),
+        NewEntry(payload=Input(run=own(0), text=task), role="client", name="client", agent=name, run=own(0)),
+    ]
+
+    async def work() -> int:
+        async with open_log(url or file.log_url) as log:
+            return (await log.append(*entries)).position
+
+    position = go(work())
+    if as_json:
+        put_json({"event": "submitted", "run": position, "task": task})
+    else:
+        put(f"Submitted as run {position}; `logact driver {file.path}` (and the other parts) play it.")
 
 
 def _url(given: str | None) -> str | None:
