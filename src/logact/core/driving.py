@@ -8,6 +8,9 @@ from logact.core.machine import ANSWER, retriable
 from logact.core.recovering import RETRIES_MAX
 from logact.core.state import Action, RunState, State
 
+STUBBORN_MAX = 6
+"""A run whose model has proposed one rejected action so often is concluded."""
+
 
 class Step(NamedTuple):
     """The driver's next step.
@@ -47,8 +50,8 @@ def next_step(
     for index in sorted(waiting, key=lambda call: (call in answer_calls, call)):
         call = run.calls[index]
         if not call.action:
-            if index in answer_calls and len(waiting) > 1:
-                continue  # the answer goes out after the turn's other calls have ended
+            if index in answer_calls and any(other not in answer_calls or other < index for other in waiting):
+                continue  # an answer goes out after the turn's other calls have ended, one answer after the other
             return Step("propose", call=index)
         action = state.actions.get(call.action)
         if action is not None and not action.is_open and retriable(action):
@@ -81,6 +84,8 @@ def limit_reached(run: RunState, now_ms: int) -> str:
         return f"the limit of {limits.tokens} tokens is reached ({used} used)"
     if limits.seconds and now_ms - run.started_ms >= limits.seconds * 1000:
         return f"the limit of {limits.seconds} seconds is reached"
+    if run.rejected and max(run.rejected.values()) >= STUBBORN_MAX:
+        return f"the same rejected action was proposed {STUBBORN_MAX} times"
     return ""
 
 

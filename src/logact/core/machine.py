@@ -23,6 +23,7 @@ from logact.entry import (
     MAY_APPEND,
     RECORD_ENTRIES_MAX,
     Abort,
+    Author,
     Cancel,
     Claim,
     Commit,
@@ -58,8 +59,31 @@ INCARNATIONS_KEPT = 1000
 AMBIGUOUS = frozenset({"timeout", "ambiguous", "cancelled", "crash"})
 """Failures after which the effect may have happened; for strict effects they leave the action in doubt."""
 
+REJECTIONS = frozenset({"rejected", "repeated"})
+"""Codes of aborts that say what the same action would meet again."""
+
+REJECTIONS_KEPT = 256
+
 RETRIED_CODES = frozenset({"policy_changed"})
 """Codes of aborts after which the driver proposes the same action again under the new circumstances."""
+
+_CARRYING = frozenset(
+    (
+        "Inference",
+        "Intent",
+        "Vote",
+        "Commit",
+        "Abort",
+        "Expiry",
+        "Cancel",
+        "Started",
+        "Result",
+        "Undone",
+        "Recovery",
+        "Output",
+    )
+)
+"""Kinds without which a run looks as if less had happened than did."""
 
 ANSWER = "answer"
 """The tool name of a run's final answer: proposed, voted on and committed like any other action."""
@@ -136,7 +160,10 @@ def _record_problem(state: State, entry: Entry) -> str:
 
 
 def _forget_the_gone(state: State) -> None:
-    for key in [key for key, life in state.incarnations.items() if life.left][: INCARNATIONS_KEPT // 2]:
+    """Lives that said goodbye may go, but for those whose open actions somebody still has to settle."""
+    needed = {one.incarnation for key in state.open_actions for one in state.actions[key].attempts}
+    gone = [key for key, life in state.incarnations.items() if life.left and key not in needed]
+    for key in gone[: INCARNATIONS_KEPT // 2]:
         del state.incarnations[key]
 
 
@@ -155,8 +182,25 @@ def _entry_problem(state: State, entry: Entry) -> str:
     if allowed is None or entry.kind not in allowed:
         return f"the role {entry.author.role!r} may not append a {entry.kind}"
     if isinstance(entry.payload, ErasedPayload):
-        return "its payload was erased"
+        return _erased(state, entry)
     return ""
+
+
+def _erased(state: State, entry: Entry) -> str:
+    """An entry that cannot be read any more says nothing, and what depended on it must not happen again.
+
+    Without an intent, its call would look as if it had never been proposed; so a run with a gap ends here.
+    """
+    if entry.critical or (entry.kind == "Cancel" and not entry.action):
+        state.halted = state.halted or f"{entry.kind} at position {entry.position}, whose payload was erased"
+    action = state.actions.get(entry.action)
+    run = state.runs.get(entry.run or (action.intent.run if action is not None else 0))
+    if run is not None and entry.kind in _CARRYING:
+        run.status, run.ok = "stopped", False
+    if action is not None and entry.kind == "Result" and action.status in ("executing", "in_doubt"):
+        action.status, action.reason = "superseded", "its result was erased"
+        _settle(state, action, entry.position)
+    return "its payload was erased"
 
 
 # --- runs and the driver -------------------------------------------------------------------------------------
@@ -191,6 +235,7 @@ def _input(state: State, entry: Entry, given: Input) -> str:
     if run.status == "stopped":
         return f"run {given.run} was stopped"
     run.status = "running"
+    run.rejected = {}
     if run.waiting_calls:
         run.inbox.append(entry.position)  # a provider wants tool results right after the calls
     else:
@@ -208,6 +253,10 @@ def _inference(state: State, entry: Entry, inference: Inference) -> str:
         return f"run {run.id} is at turn {run.turn}, so turn {inference.turn} is not the next"
     if run.waiting_calls:
         return f"calls of turn {run.turn} are not settled"
+    late = _unseen(run, inference)
+    if late:
+        run.context = [position for position in run.context if position not in late]
+        run.inbox = late
     run.turn = inference.turn
     run.inference = entry.position
     run.context.append(entry.position)
@@ -223,6 +272,14 @@ def _inference(state: State, entry: Entry, inference: Inference) -> str:
     } or {0: CallState()}
     _close_turn(run)
     return ""
+
+
+def _unseen(run: RunState, inference: Inference) -> list[int]:
+    """Inputs that came while the model was thinking: they are not answered yet, so they come after its answer."""
+    seen = [inference.base, *(one for one in inference.context if isinstance(one, int))]
+    if (inference.base or max(seen)) not in run.context:
+        return []  # it does not say what it saw, or a compaction came in between
+    return [position for position in run.context if position > max(seen)]
 
 
 def _compaction(state: State, entry: Entry, compaction: Compaction) -> str:
@@ -313,23 +370,37 @@ def _vote(state: State, entry: Entry, vote: Vote) -> str:
     action = state.actions.get(vote.intent)
     if action is None:
         return f"there is no open action {vote.intent}"
+    if vote.shadow and action.status != "proposed" and entry.author.name == vote.voter:
+        return ""  # it never counts, so it may come late
     if action.status != "proposed":
         return f"action {action.id} is {action.status} already"
     policy = state.policy_for(action)
     known = policy.voters.get(vote.voter) if policy else None
     if known is None:
         return f"{vote.voter!r} is not a voter of the policy in force at the intent"
-    if entry.author.name != vote.voter or (entry.author.role == "client") != (known.kind == "human"):
+    if not may_vote(entry.author, vote.voter, known.kind):
         return f"{entry.author.role} {entry.author.name!r} may not vote as {vote.voter!r}"
     if vote.voter in action.votes:
         return f"{vote.voter!r} voted on action {action.id} already"
     if vote.arguments_digest and vote.arguments_digest != action.intent.arguments_digest:
         return "the vote is for other arguments"
+    if vote.scope and vote.scope not in scopes_of(action.intent):
+        return f"{vote.scope!r} is no scope of this intent"
     if vote.scope and action.marks.get(vote.scope, 0) > vote.seen:
         return f"something in scope {vote.scope!r} came between position {vote.seen} and the intent"
     if not (vote.shadow or known.shadow):
         action.votes[vote.voter] = vote
     return ""
+
+
+def may_vote(author: Author, voter: str, kind: str) -> bool:
+    """Whether an author may cast a voter's vote: a voter in its own name; a person, as a client, in their own.
+
+    People stand in policies as ``human:NAME``, or just ``NAME``; ``human:*`` is any person.
+    """
+    if kind != "human":
+        return author.role == "voter" and author.name == voter
+    return author.role == "client" and (voter.partition(":")[2] or voter) in (author.name, "*")
 
 
 def _commit(state: State, entry: Entry, commit: Commit) -> str:
@@ -341,7 +412,7 @@ def _commit(state: State, entry: Entry, commit: Commit) -> str:
     bound = state.bound_since(action.intent.agent)
     if bound > action.id:
         return f"the binding policy at {bound} is newer than the intent"
-    verdict = voting.evaluate(state.policy_for(action), action.intent.effect, action.votes)
+    verdict = voting.evaluate(state.policy_for(action), action.intent.effect, action.votes, action.intent.tool)
     if verdict.outcome != "approve":
         return f"the votes do not carry it: {verdict.reason}"
     action.status = "validated"
@@ -370,6 +441,9 @@ def _expiry(state: State, entry: Entry, expiry: Expiry) -> str:
 def _cancel(state: State, entry: Entry, cancel: Cancel) -> str:
     if not cancel.scope:
         action = state.actions.get(cancel.intent)
+        if action is not None and action.restart_allowed:
+            _give_up(state, entry, action, cancel.reason or "cancelled")
+            return ""
         if action is not None and action.status in ("executing", "in_doubt"):
             action.cancel_wanted = True  # it may be too late; the executor tries, the result says what became of it
             return ""
@@ -389,11 +463,19 @@ def _stop_runs(state: State, entry: Entry, scope: str, code: str, reason: str) -
             continue
         if action.status in ("proposed", "validated"):
             _reject(state, entry, key, code, reason or f"{code} ({scope})", started_too=True)
+        elif action.restart_allowed:
+            _give_up(state, entry, action, reason or f"{code} ({scope})")
         elif code == "cancelled":
             action.cancel_wanted = True
     for run in state.runs.values():
         if run.status == "running" and scope in control_scopes(run.agent, run.id, 0)[:3]:
             run.status, run.ok = "stopped", False
+
+
+def _give_up(state: State, entry: Entry, action: Action, why: str) -> None:
+    """An attempt was lost, and the next will never be: whether it happened stays unknown."""
+    action.status, action.happened, action.reason = "superseded", None, f"not started again: {why}"
+    _settle(state, action, entry.position)
 
 
 def control_scopes(agent: str, run: int, action: int) -> tuple[str, str, str, str]:
@@ -421,8 +503,19 @@ def _reject(
     action.decided_at = action.decided_at or entry.position
     action.code, action.reason, action.hint = code, reason, hint
     action.happened = False
+    run = state.runs.get(action.intent.run)
+    if run is not None and code in REJECTIONS and action.intent.arguments_digest:
+        seen = rejection_key(action.policy, action.intent)
+        run.rejected[seen] = run.rejected.get(seen, 0) + 1
+        if len(run.rejected) > REJECTIONS_KEPT:
+            del run.rejected[next(iter(run.rejected))]
     _settle(state, action, entry.position)
     return ""
+
+
+def rejection_key(policy: int, intent: Intent) -> str:
+    """Under what a run counts how often the same action was rejected; a new policy begins to count anew."""
+    return f"{policy} {intent.tool} {intent.arguments_digest}"
 
 
 # --- execution ---------------------------------------------------------------------------------------------------
@@ -456,10 +549,14 @@ def start_problem(state: State, action: Action, incarnation: str, epoch: int) ->
             return f"another incarnation ({held.holder}) holds agent {action.intent.agent!r}"
     elif epoch:
         return f"epoch {epoch} was never opened"
+    if action.cancel_wanted:
+        return f"action {action.id} was cancelled"
     run = state.runs.get(action.intent.run)
-    if run is not None and run.dry_run and action.intent.effect != "read":
+    if run is None:
+        return f"run {action.intent.run} ended too long ago"
+    if run.dry_run and action.intent.effect != "read":
         return f"run {run.id} is a dry run"
-    if run is not None and run.status == "stopped":
+    if run.status == "stopped":
         return f"run {run.id} was stopped"
     return state.blocked(action)
 
@@ -474,8 +571,9 @@ def _result(state: State, entry: Entry, result: Result) -> str:
     theirs = next((one for one in action.attempts if one.number == result.attempt), None)
     if theirs is None or theirs.incarnation != entry.author.incarnation:
         return f"attempt {result.attempt} of action {action.id} was not started by this incarnation"
-    if action.status not in ("executing", "in_doubt") or theirs is not current:
+    if action.status not in ("executing", "in_doubt") or theirs is not current or theirs.reported:
         return _late_result(state, action, theirs, result)
+    theirs.reported = True
     error = result.error
     action.error = error
     if error is None:
@@ -493,14 +591,18 @@ def _result(state: State, entry: Entry, result: Result) -> str:
 
 def _late_result(state: State, action: Action, attempt: Attempt, result: Result) -> str:
     """A result after its action was settled otherwise: kept, and a conflict if it says something else."""
-    contradicts = result.error is None and (
-        action.happened is False
-        or (action.intent.effect in ("reversible", "irreversible") and attempt is not action.current)
-    )
-    if contradicts and not action.conflict:
+    said = f"action {action.id} is {action.status} already"
+    if attempt.reported:
+        return said  # the same result once more, after an append of unknown fate
+    attempt.reported = True
+    did = result.error is None and action.happened is False
+    did_not = result.error is not None and result.error.definite and action.happened is True
+    if not did and not (did_not and attempt is action.current):
+        return said
+    if not action.conflict:
         action.conflict = True
         state.conflicts.append(action.id)
-    return f"action {action.id} is {action.status} already" + (": CONFLICT, it did happen" if contradicts else "")
+    return f"{said}: CONFLICT, it {'did' if did else 'did not'} happen"
 
 
 def _undone(state: State, entry: Entry, undone: Undone) -> str:
@@ -530,10 +632,11 @@ def _output(state: State, entry: Entry, output: Output) -> str:
     run.status = "finished"
     run.output, run.ok = entry.position, output.ok
     more = bool(run.inbox)
-    run.calls = {
-        index: CallState(call.action, call.settled_at or entry.position) for index, call in run.calls.items()
-    }
-    _close_turn(run)
+    if run.waiting_calls:
+        run.calls = {
+            index: CallState(call.action, call.settled_at or entry.position) for index, call in run.calls.items()
+        }
+        _close_turn(run)
     if more:  # somebody wrote while the answer was on its way: the conversation goes on
         run.status = "running"
     return ""
@@ -560,6 +663,8 @@ def _recovery(state: State, entry: Entry, recovery: Recovery) -> str:
     if recovery.settlement == "restart":
         if action.intent.effect not in ("read", "idempotent"):
             return f"action {action.id} ({action.intent.effect}) is never restarted"
+        if ended(state, action):
+            return f"action {action.id} was cancelled or its run stopped: it is not restarted"
         action.restart_allowed = True
         return ""
     if action.status != "in_doubt":
@@ -574,6 +679,12 @@ def _recovery(state: State, entry: Entry, recovery: Recovery) -> str:
         action.status, action.happened = "superseded", None
     _settle(state, action, entry.position)
     return ""
+
+
+def ended(state: State, action: Action) -> bool:
+    """Whether nothing of an action may begin any more: it was cancelled, or its run was stopped."""
+    run = state.runs.get(action.intent.run)
+    return action.cancel_wanted or run is None or run.status == "stopped"
 
 
 def _finding(state: State, entry: Entry, finding: Finding) -> str:
@@ -651,7 +762,9 @@ def _claim(state: State, entry: Entry, claim: Claim) -> str:
 
 
 def _heartbeat(state: State, entry: Entry, beat: Heartbeat) -> str:
-    life = state.incarnations[entry.author.incarnation]
+    life = state.incarnations.get(entry.author.incarnation)
+    if life is None:
+        return "the beginning of its record is missing"
     life.agent = beat.agent or life.agent
     if beat.host and life.birth is None:
         life.birth = beat
@@ -695,8 +808,22 @@ def _settle(state: State, action: Action, position: int, detail: object = "") ->
         if action.status != "failed":
             action.intent = msgspec.structs.replace(action.intent, arguments={}, reasoning="", pins=())
         if len(state.actions) - len(state.open_actions) > 2 * SETTLED_KEPT:
-            for key in [key for key in state.actions if key not in state.open_actions][:SETTLED_KEPT]:
+            old = [
+                key
+                for key, one in state.actions.items()
+                if key not in state.open_actions and not _awaited(state, one)
+            ]
+            for key in old[:SETTLED_KEPT]:
                 del state.actions[key]
+
+
+def _awaited(state: State, action: Action) -> bool:
+    """Whether a driver has yet to try a settled action again, or to give it up."""
+    run = state.runs.get(action.intent.run)
+    if run is None or action.intent.inference != run.inference:
+        return False
+    call = run.calls.get(action.intent.call)
+    return call is not None and not call.settled_at and call.action == action.id
 
 
 def _final(action: Action) -> bool:

@@ -11,7 +11,8 @@ irreversible   probe              asked: it happened / it did not (then tried ag
 any other      none               in doubt: a person decides, nothing is guessed
 =============  =================  ==========================================================================
 
-The stricter of the effect that the intent froze and the tool's present one counts.
+The stricter of the effect that the intent froze and the tool's present one counts. What was cancelled, or whose run
+was stopped, is not started again: where it could have been, it is closed with its effect unknown.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ RETRIES_MAX = 3
 
 
 class Step(NamedTuple):
-    """The next step of a settlement: ``wait`` (the executor may live), ``restart``, ``probe``, ``undo``, ``ask``."""
+    """The next step of a settlement: ``wait`` (the executor may live), ``restart``, ``probe``, ``undo``, ``ask``,
+    or ``close`` (with the effect unknown, since it was cancelled)."""
 
-    verb: Literal["wait", "restart", "probe", "undo", "ask"]
+    verb: Literal["wait", "restart", "probe", "undo", "ask", "close"]
     reason: str
 
 
@@ -40,17 +42,21 @@ def next_step(
     can_probe: bool,
     can_undo: bool,
     probe_said_unknown: bool = False,
+    ended: bool = False,
 ) -> Step:
     """What to do with an unfinished action.
 
     ``holder_gone`` must be proven (the process is dead, or it was this one and it knows that it does not run the
-    action). ``effect_now`` is the tool's present declaration, None if the tool is gone.
+    action). ``effect_now`` is the tool's present declaration, None if the tool is gone. ``ended`` says that nothing of
+    this action may begin any more.
     """
     frozen = action.intent.effect
     effect = stricter(frozen, effect_now) if effect_now is not None else frozen
     if not holder_gone:
         return Step("wait", "its executor may still be at work")
     if effect in ("read", "idempotent"):
+        if ended:
+            return Step("close", "it was interrupted, and is not started again since it was cancelled or stopped")
         if effect_now is None:
             return Step("ask", f"the tool {action.intent.tool!r} is not offered any more")
         return Step("restart", f"its effect is {effect}: started again under the same key")

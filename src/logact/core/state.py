@@ -29,12 +29,16 @@ OPEN: frozenset[str] = frozenset({"proposed", "validated", "executing", "in_doub
 
 
 class Attempt(msgspec.Struct, omit_defaults=True):
-    """One start of an action: by whom (incarnation), in which epoch, and where its ``Started`` stands."""
+    """One start of an action: by whom (incarnation), in which epoch, and where its ``Started`` stands.
+
+    ``reported``: a result of it came, in time or late; only the first counts.
+    """
 
     number: int
     incarnation: str
     epoch: int
     position: int
+    reported: bool = False
 
 
 class Action(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -105,6 +109,7 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     ok: bool = True
     digest: str = ""
     last: int = 0
+    rejected: dict[str, int] = {}
 
     @property
     def waiting_calls(self) -> list[int]:
