@@ -32,7 +32,7 @@ from logact.runtime import values
 from logact.runtime.checkpointer import Checkpointer
 from logact.runtime.decider import Decider
 from logact.runtime.driver import MODEL_TIMEOUT_S, Driver
-from logact.runtime.entering import enter, policy_for, spec_for
+from logact.runtime.entering import enter, policy_from, spec_for
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.inline import Inline
@@ -97,7 +97,8 @@ class AgentState(msgspec.Struct, frozen=True, kw_only=True):
 class LogActAgent:
     """An agent that plays a shared log: it proposes, voters judge, and only what is committed runs.
 
-    ``voters`` must all approve (a ``policy`` says otherwise); without voters only tools with the effect ``read``
+    ``voters`` must all approve (a ``policy`` says otherwise: a Policy, or an expression from ``logact.voters``, such
+    as ``any_of("rules", "model")``); without voters only tools with the effect ``read``
     pass. ``tools`` are functions with ``@tool``; ``model`` is any :class:`~logact.models.base.Model` or a name such
     as ``openai:gpt-4o``. ``secrets`` are values that the log, the model and the voters never see. ``answer_type``
     asks for a structured final answer (a type that ``msgspec`` can convert to).
@@ -115,7 +116,7 @@ class LogActAgent:
         model: Model | str | None = None,
         tools: Iterable[Any] = (),
         system: str = "",
-        policy: Policy | None = None,
+        policy: Policy | Mapping[str, Any] | str | None = None,
         secrets: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         answer_type: Any = None,
@@ -150,7 +151,7 @@ class LogActAgent:
                 "A tool may not be called 'answer'", todo="rename it: 'answer' is how a run ends, and is voted on too"
             )
         self.system = system
-        self.policy = policy if policy is not None else policy_for(self.voters, agent_id)
+        self.policy = policy_from(policy, self.voters, agent_id)
         self.secrets = Secrets(secrets)
         self.limits = limits or Limits()
         self.answer_type = answer_type

@@ -240,7 +240,8 @@ class Vote(Payload, frozen=True, kw_only=True):
 
     A voter returns ``Vote(approved=..., reason=...)``; its host fills in the rest. ``seen`` and ``scope`` are
     for votes that depend on history: the vote counts only if nothing in that scope lies between ``seen`` and
-    the intent. A ``shadow`` vote is logged and never counts.
+    the intent. A ``shadow`` vote is logged and never counts. ``code`` is the class of a rejection, which a policy
+    may let another voter overturn; ``usage`` what the judgement itself cost.
     """
 
     approved: bool | None
@@ -255,6 +256,8 @@ class Vote(Payload, frozen=True, kw_only=True):
     scope: str = ""
     shadow: bool = False
     duration_ms: float = 0.0
+    code: str = ""
+    usage: Usage | None = None
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent", "seen")
 
 

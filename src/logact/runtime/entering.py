@@ -5,15 +5,16 @@ One record: a sign of life, the fence, and where they changed, the specification
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from logact import codec
+from logact.core import voting
 from logact.core.state import State
 from logact.entry import Fence, NewEntry, Policy, Spec
-from logact.errors import AgentBusy, ConditionFailed, LogSealed
+from logact.errors import AgentBusy, ConditionFailed, LogSealed, SpecError
 from logact.logs.base import Clause, Filter
 from logact.runtime.host import Host
 from logact.voters.base import Voter
@@ -28,13 +29,56 @@ def policy_for(voters: Sequence[Voter], agent: str) -> Policy | None:
     """The policy in which all of these voters must approve; None without voters (then only reads pass)."""
     if not voters:
         return None
-    counted = [voter.name for voter in voters if not voter.shadow]
-    return Policy(
-        version=1,
-        agent=agent,
-        voters={voter.name: voter.in_policy() for voter in voters},
-        need={"all": counted} if counted else {},
+    counted = [voter.expression() for voter in voters if not voter.shadow]
+    return draft(voters, agent, {"all": counted} if counted else {})
+
+
+def policy_from(given: Policy | Mapping[str, Any] | str | None, voters: Sequence[Voter], agent: str) -> Policy | None:
+    """The policy that an agent was given: as it is, from an expression over its voters, or that all must approve.
+
+    In an expression the name of a group (people) stands for all of it. Raises SpecError for what cannot be used.
+    """
+    if given is None:
+        return policy_for(voters, agent)
+    if isinstance(given, Policy):
+        policy = given
+    else:
+        groups = {voter.name: voter.expression() for voter in voters if voter.expression() != voter.name}
+        need = expanded({"all": [given]} if isinstance(given, str) else given, groups)
+        policy = draft(voters, agent, need)
+    wrong = voting.problems(policy)
+    if wrong:
+        raise SpecError(
+            "The policy cannot be used",
+            received="; ".join(wrong),
+            expected="voters: " + (", ".join(policy.voters) or "none"),
+        )
+    return policy
+
+
+def draft(voters: Sequence[Voter], agent: str, need: Any) -> Policy:
+    """A policy over these voters, with time enough for the slowest of them."""
+    policy = Policy(version=1, agent=agent, need=need)
+    listed = {name: known for voter in voters for name, known in voter.listed().items()}
+    within_ms = max((int(voter.decide_within_s * 1000) for voter in voters), default=0)
+    return msgspec.structs.replace(
+        policy,
+        voters=listed,
+        decide_within_ms=max(policy.decide_within_ms, within_ms),
+        start_within_ms=max(policy.start_within_ms, within_ms),
     )
+
+
+def expanded(need: Any, groups: Mapping[str, Any]) -> Any:
+    """An expression with the names of groups replaced by what they stand for."""
+    if isinstance(need, str):
+        return groups.get(need, need)
+    if isinstance(need, list | tuple):
+        return [expanded(part, groups) for part in need]
+    if not isinstance(need, Mapping):
+        return need
+    plain = {"classes", "tool", "effect", "open", "weighted", "first"}
+    return {key: value if key in plain else expanded(value, groups) for key, value in need.items()}
 
 
 async def enter(

@@ -14,11 +14,11 @@ import msgspec
 from logact.core import deciding, executing
 from logact.core.machine import ANSWER
 from logact.core.state import Action
-from logact.entry import Cancel, Commit, Intent, NewEntry, Started, Vote, own
+from logact.entry import Abort, Cancel, Commit, Intent, NewEntry, Started, Vote, own
 from logact.logs.base import Clause, Filter
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
-from logact.runtime.voter_host import VoterHost
+from logact.runtime.voter_host import VoterHost, counted
 
 SCOPED_KINDS = ("Intent", "Commit", "Abort", "Expiry", "Cancel", "Started", "Result", "Undone", "Recovery")
 
@@ -47,16 +47,19 @@ class Inline:
         seen = state.position
         policy = state.policy_of(intent.agent)
         run = state.runs.get(intent.run)
-        voters, _ = self.voters.inline(policy)
-        votes = await self.voters.ask_all(voters, intent, run.title if run else "")
-        now_ms = host.env.wall_ms()
         draft = Action(id=own(0), intent=intent, policy=state.policy_position(intent.agent))
+        votes: list[Vote] = []
+        decision: Commit | Abort | None
+        if deciding.repeated(state, intent, draft.policy):
+            decision = deciding.refusal(state, draft)
+        else:
+            votes = await self.voters.ask_inline(policy, intent, run.title if run else "")
+            decision = deciding.judge(policy, draft, counted(votes), host.env.wall_ms())
+        now_ms = host.env.wall_ms()
         entries = [host.about(intent, intent, "driver", host.agent)]
         for vote in votes:
             bound = msgspec.structs.replace(vote, intent=own(0))
             entries.append(host.about(intent, bound, "voter", vote.voter))
-        counted = {vote.voter: vote for vote in votes if not vote.shadow}
-        decision = deciding.judge(policy, draft, counted, now_ms)
         started = False
         if decision is not None:
             entries.append(host.about(intent, decision, "decider", host.agent))

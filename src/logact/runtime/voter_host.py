@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from logact import codec
-from logact.core import voting
+from logact.core import deciding, voting
 from logact.core.state import Action, State
 from logact.core.views import log_entry, view
 from logact.entry import BlobRef, Checkpoint, Entry, Intent, Policy, Vote
@@ -69,37 +69,55 @@ class VoterHost:
             found[voter.name] = (BlobRef(digest=codec.digest(data), size=len(data)), data)
         return found
 
-    def inline(self, policy: Policy | None) -> tuple[list[Voter], bool]:
-        """The voters of this host to ask before the intent is appended, and whether others must be waited for."""
-        asked: list[Voter] = []
-        complete = True
-        for name in voting.wanted(policy):
-            known = policy.voters[name] if policy is not None else None
-            mine = self.voters.get(name)
-            if mine is None or mine.placement != "inline" or (known is not None and known.placement != "inline"):
-                complete = complete and known is not None and known.shadow
-            else:
-                asked.append(mine)
-        return asked, complete
+    async def ask_inline(self, policy: Policy | None, intent: Intent, task: str) -> list[Vote]:
+        """The votes of this host's inline voters on an intent that is not in the log yet, in order.
 
-    async def ask_all(self, voters: Sequence[Voter], intent: Intent, task: str) -> list[Vote]:
-        """The votes of these voters on an intent that is not in the log yet, in order."""
+        Stage by stage: a voter that can no longer change the outcome is not asked.
+        """
         seen = self.host.state.position
-        return [await self.ask(voter, intent, task=task, seen=seen) for voter in voters]
+        votes: list[Vote] = []
+        asked: set[str] = set()
+        names = voting.shadowed(policy)
+        while True:
+            names = [*names, *voting.wanted(policy, intent.effect, counted(votes), intent.tool)]
+            stage = [name for name in dict.fromkeys(names) if name not in asked and self._inline(policy, name)]
+            if not stage:
+                return votes
+            asked.update(stage)
+            heard = counted(votes)
+            votes += [await self.ask(self.voters[name], intent, task=task, seen=seen, votes=heard) for name in stage]
+            names = []
+
+    def _inline(self, policy: Policy | None, name: str) -> bool:
+        """Whether a voter lives here, and is asked before the intent is appended."""
+        known = policy.voters.get(name) if policy is not None else None
+        mine = self.voters.get(name)
+        return mine is not None and mine.placement == "inline" and (known is None or known.placement == "inline")
 
     async def ask(
-        self, voter: Voter, intent: Intent, *, task: str = "", seen: int, action: Action | None = None
+        self,
+        voter: Voter,
+        intent: Intent,
+        *,
+        task: str = "",
+        seen: int,
+        action: Action | None = None,
+        votes: Mapping[str, Vote] | None = None,
     ) -> Vote:
         """One voter's vote, complete; failures become the vote that its failure policy names. Never raises."""
         env = self.host.env
         # an intent in the log is judged by what came before it, so that two that wait don't refuse each other
         memories = self._before.get(action.id, self.memories) if action is not None else self.memories
         memory = memories.get(voter.name)
-        entry = (
-            view(self.host.state, action, memory=memory)
-            if action is not None
-            else log_entry(intent, task=task, memory=memory)
-        )
+        if action is None:
+            entry = msgspec.structs.replace(log_entry(intent, task=task, memory=memory), votes=dict(votes or {}))
+        else:  # large arguments are not in the log's entry but beside it: a voter sees all of them
+            entry = msgspec.structs.replace(
+                view(self.host.state, action, memory=memory),
+                action=log_entry(intent).action,
+                intent=intent,
+                task=task or self._task(intent.run),
+            )
         began = env.monotonic()
         try:
             answer = voter.check(entry)
@@ -124,6 +142,10 @@ class VoterHost:
             duration_ms=round((env.monotonic() - began) * 1000, 3),
         )
 
+    def _task(self, run: int) -> str:
+        known = self.host.state.runs.get(run)
+        return known.title if known is not None else ""
+
     def _failed(self, voter: Voter, why: str) -> Vote:
         approved = {"reject": False, "abstain": None, "approve": True}[voter.on_failure]
         return Vote(
@@ -140,9 +162,19 @@ class VoterHost:
             (action, self.voters[name])
             for action in state.undecided()
             if self.agents is None or action.intent.agent in self.agents
-            for name in voting.wanted(state.policy_for(action))
+            for name in self._owed(state, action)
             if name in self.voters and name not in action.votes and (action.id, name) not in self._busy
         ]
+
+    def _owed(self, state: State, action: Action) -> list[str]:
+        """Whom to ask about an undecided action now: slow voters only when the fast ones have left it open."""
+        policy = state.policy_for(action)
+        if policy is None or deciding.repeated(state, action.intent, action.policy):
+            return []
+        names = deciding.awaited(state, action)
+        if any(policy.voters[name].placement == "inline" for name in names):
+            names = [name for name in names if policy.voters[name].placement == "inline"]
+        return names + voting.shadowed(policy)
 
     async def run(self) -> None:
         """Vote until cancelled."""
@@ -172,6 +204,11 @@ class VoterHost:
         else:
             if not voter.shadow:
                 self._busy.discard(key)
+
+
+def counted(votes: Iterable[Vote]) -> dict[str, Vote]:
+    """The votes that count, by voter, in order."""
+    return {vote.voter: vote for vote in votes if not vote.shadow}
 
 
 def scope_of(voter: Voter, intent: Intent) -> str:

@@ -35,6 +35,8 @@ class Voter:
     placement: Literal["inline", "async"] = "inline"
     scope: Literal["", "log", "agent", "run", "tool"] = ""
     shadow: bool = False
+    decide_within_s: float = 0
+    """How long a decision may wait for this voter; 0: as long as the policy says for all."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name or type(self).__name__
@@ -54,6 +56,14 @@ class Voter:
     def config(self) -> dict[str, Any]:
         """What this voter judges by, as plain data; its digest stands on every vote."""
         return {}
+
+    def listed(self) -> dict[str, VoterInPolicy]:
+        """How a policy lists this voter: one entry under its name, or several (a group of people)."""
+        return {self.name: self.in_policy()}
+
+    def expression(self) -> Any:
+        """What a policy's expression holds where this voter is meant."""
+        return self.name
 
     def in_policy(self) -> VoterInPolicy:
         """How a policy lists this voter."""
