@@ -1,9 +1,10 @@
 """Kills real agents with SIGKILL and counts, in other processes, what was lost, doubled or missing.
 
-First a child is killed at every named crash point that a dry pass reached, at every count of each; and, for each
-way to leave an action in doubt, at the points of the recovery that follows (``--quick``: the first count of each
-name). Then it is killed from outside, at random moments that it cannot know. It is started again with the same
-command until its run ends. A second program writes to the same file all the while.
+The inline form first: a child is killed at every named crash point that a dry pass reached, at every count of each;
+and, for each way to leave an action in doubt, at the points of the recovery that follows (``--quick``: the first
+count of each name). Then it is killed from outside, at random moments that it cannot know. It is started again with
+the same command until its run ends. Then the decoupled form, each part a process of its own: parts die at their crash
+points, and at random moments, while the others live on. A second program writes to the same file all the while.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import msgspec
 
 from benchmarks.common import Benchmark, median, work_directory
 from benchmarks.crash_child import EFFECTS, items
+from benchmarks.crash_parts import killed_at_points, killed_at_random_parts, points_of_parts
 from benchmarks.crash_stage import (
     WORKERS,
     Found,
@@ -44,12 +46,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         seed={"type": int, "default": 1, "metavar": "N", "help": "for the moments of the kills"},
     )
     kills = bench.options.kills or (12 if bench.quick else 200)
-    bench.progress(f"about {'40 s' if bench.quick else '6 minutes'}: every crash point, then {kills} random kills")
+    bench.progress(f"about {'55 s' if bench.quick else '10 minutes'}: every crash point, then {kills} random kills")
     swept, points, recovering = sweep(bench)
     randomly = strike(bench, kills)
+    apart, apart_points = decouple(bench, max(6, kills // 4))
     total = Found()
-    total.add(swept)
-    total.add(randomly)
+    for found in (swept, randomly, apart):
+        total.add(found)
     for problem in total.problems[:20]:
         bench.notes.append(problem)
     shown = {name: getattr(total, name) for name in Found.__struct_fields__ if name != "problems"}
@@ -59,9 +62,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             "crash_points": points,
             "recovery_points": recovering,
             "random_kills": randomly.kills,
+            "decoupled_points": apart_points,
+            "decoupled_kills": apart.kills,
             "resumed": round(total.finished / total.runs, 4),
             "seed": bench.options.seed,
             "random": msgspec.to_builtins(randomly),
+            "decoupled": msgspec.to_builtins(apart),
         }
     )
 
@@ -134,6 +140,38 @@ def strike(bench: Benchmark, kills: int) -> Found:
         _judge(stages, total)
     bench.progress(f"{total.kills} random kills: {_summary(total)}")
     return total
+
+
+def decouple(bench: Benchmark, kills: int) -> tuple[Found, int]:
+    """The decoupled form: (what was found, how many of its crash points were tried)."""
+    draw = random.Random(bench.options.seed + 1)
+    with ExitStack() as stack:
+        stages = _stages(stack, rounds=1, jitter_ms=10.0)
+        by_part = points_of_parts(stages[0], "dry")
+        reached = sum(len(points) for points in by_part.values())
+        if bench.quick:
+            by_part = {part: [one for one in points if one.endswith(":1")] for part, points in by_part.items()}
+        # one point of each part in one run: the next kill comes whenever the others have got so far
+        plans = [
+            [(part, points[place]) for part, points in by_part.items() if place < len(points)]
+            for place in range(max(len(points) for points in by_part.values()))
+        ]
+        tried = sum(len(plan) for plan in plans)
+        bench.progress(f"decoupled: a run reaches {reached} crash points; {tried} are tried")
+
+        def at_points(number: int, plan: list[tuple[str, str]]) -> Job:
+            return lambda stage: killed_at_points(stage, f"points-{number}", plan)
+
+        def at_random(number: int) -> Job:
+            seed = draw.getrandbits(64)
+            return lambda stage: killed_at_random_parts(stage, f"parts-{number}", random.Random(seed), 6)
+
+        jobs = [at_points(number, plan) for number, plan in enumerate(plans)]
+        jobs += [at_random(number) for number in range(-(-kills // 6))]
+        total = in_parallel(stages, jobs, bench.progress)
+        _judge(stages, total)
+    bench.progress(f"decoupled, {total.kills} kills: {_summary(total)}")
+    return total, tried
 
 
 def _stages(stack: ExitStack, rounds: int, jitter_ms: float = 2.0) -> list[Stage]:

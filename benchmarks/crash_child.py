@@ -15,11 +15,14 @@ from typing import Any
 
 from benchmarks.effect_recorder import RecorderClient
 from logact import LogActAgent, LogEntry, ScriptedModel, ToolContext, Vote, env, open_log, tool
+from logact.entry import Effect
 from logact.errors import InDoubt, LogActError, RunFinished
 from logact.logs.base import Appended, SharedLog, Writer
 from logact.models.scripted import Reply, call
+from logact.runtime import assembly
 from logact.tools import ProbeAnswer, Tool
 
+AGENT = "worker"
 TASK = "Do every item of the list exactly once."
 DONE, IN_DOUBT, FAILED = 0, 4, 5
 
@@ -91,6 +94,7 @@ class ListingEnv(env.Env):
     points = True
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def point(self, name: str) -> None:
@@ -98,7 +102,9 @@ class ListingEnv(env.Env):
         super().point(name)
 
 
-def make_tools(recorder: RecorderClient, scenario: str, jitter_ms: float) -> list[Tool]:
+def make_tools(
+    recorder: RecorderClient, scenario: str, jitter_ms: float, pay_effect: Effect = "irreversible"
+) -> list[Tool]:
     """One tool of each effect class. Each waits a little before and after its effect, so that kills fall there."""
 
     async def pause() -> None:
@@ -134,7 +140,7 @@ def make_tools(recorder: RecorderClient, scenario: str, jitter_ms: float) -> lis
     async def send(item: int, context: ToolContext) -> str:
         return await effect("send", item, context)
 
-    @tool(effect="irreversible")
+    @tool(effect=pay_effect)
     async def pay(item: int, context: ToolContext) -> str:
         return await effect("pay", item, context)
 
@@ -147,21 +153,28 @@ def known(entry: LogEntry) -> Vote:
     return Vote(approved=fine, reason="on the list" if fine else "not on the list")
 
 
+PARTS = ("driver", "voter", "decider", "executor", "recoverer")
+
+
 async def main(arguments: argparse.Namespace) -> int:
     """One life. Returns the exit code."""
     recorder = RecorderClient(arguments.recorder)
     log = ReportingLog(arguments.log, recorder, arguments.scenario)
+    pay_effect: Effect = "idempotent" if arguments.misdeclared else "irreversible"
     agent = LogActAgent(
         arguments.agent,
         log,
         [known],
         model=ScriptedModel(script(arguments.rounds)),
-        tools=make_tools(recorder, arguments.scenario, arguments.jitter_ms),
+        tools=make_tools(recorder, arguments.scenario, arguments.jitter_ms, pay_effect),
         checkpoint_every=arguments.checkpoint_every,
     )
     print("ready", flush=True)
     try:
-        await agent.run(TASK)
+        if arguments.part:
+            await getattr(assembly, f"play_{arguments.part}")(log, agent)
+        else:
+            await agent.run(TASK)
     except RunFinished:
         pass
     except InDoubt as error:
@@ -181,7 +194,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--log", required=True)
     parser.add_argument("--recorder", required=True)
     parser.add_argument("--scenario", required=True)
-    parser.add_argument("--agent", default="worker")
+    parser.add_argument("--agent", default=AGENT)
+    parser.add_argument("--part", choices=PARTS, help="play one part in this process, until it is killed")
+    parser.add_argument("--misdeclared", action="store_true", help="declare 'pay' idempotent, which it is not")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--jitter-ms", type=float, default=2.0)
     parser.add_argument("--checkpoint-every", type=int, default=2000)

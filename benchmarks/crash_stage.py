@@ -72,6 +72,7 @@ class Stage:
         self.rounds = rounds
         self.jitter_ms = jitter_ms
         self.recorder = Recorder(directory)
+        self.options: tuple[str, ...] = ()
         self.scenarios: list[str] = []
         self.children: list[subprocess.Popen[str]] = []
         self._neighbour = subprocess.Popen(
@@ -114,14 +115,22 @@ class Stage:
             self._neighbour.stdout.close()
         return code == 0
 
-    def start(self, scenario: str, *, crash_at: str = "", points: Path | None = None) -> subprocess.Popen[str]:
-        """Start the agent: the same command each time."""
+    def start(
+        self,
+        scenario: str,
+        *,
+        crash_at: str = "",
+        points: Path | None = None,
+        part: str = "",
+    ) -> subprocess.Popen[str]:
+        """Start the agent, or one part of it: the same command each time."""
         changes = {"LOGACT_CRASH_AT": crash_at} if crash_at else {}
         if points is not None:
             changes["LOGACT_BENCH_POINTS"] = str(points)
         command = [sys.executable, "-m", "benchmarks.crash_child"]
         command += ["--log", self.url(scenario), "--recorder", str(self.recorder.path), "--scenario", scenario]
-        command += ["--rounds", str(self.rounds), "--jitter-ms", str(self.jitter_ms)]
+        command += ["--rounds", str(self.rounds), "--jitter-ms", str(self.jitter_ms), *self.options]
+        command += ["--part", part] if part else []
         child = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -300,9 +309,12 @@ def killed_at(stage: Stage, scenario: str, points: Sequence[str]) -> Found:
     stage.scenarios.append(scenario)
     stage.neighbour_to(scenario)
     for point in points:
-        code = live(stage, scenario, found, crash_at=point)
-        if code >= 0:
-            found.not_reached += 1
+        for _ in range(3):
+            code = live(stage, scenario, found, crash_at=point)
+            if code == IN_DOUBT:
+                continue  # it asked its operator and got no further; the next life will
+            found.not_reached += code >= 0
+            break
     found.finished += until_done(stage, scenario, found)
     return found
 
