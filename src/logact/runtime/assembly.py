@@ -124,8 +124,10 @@ async def play_executor(
         executors.append(Executor(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name))
         return executors[-1].run
 
-    # a thread that still runs a tool is not gone, whatever became of the task that waited for it
-    await _play(log, agent.agent_id, build, observers, at_work=lambda: executors[-1].at_work())
+    def at_work() -> bool:  # a thread that runs a tool is not gone, whatever became of the task that waited for it
+        return executors[-1].at_work()
+
+    await _play(log, agent.agent_id, build, observers, at_work=at_work)
 
 
 async def play_recoverer(

@@ -1,0 +1,270 @@
+"""Broken versions of the real code, at least one for each guarantee: the simulation has to catch every one.
+
+A mutant patches real classes while its block lasts. ``caught_by`` names the invariant that has to fail first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from logact import codec
+from logact.agent import LogActAgent, ValidationResult
+from logact.core import executing, machine, recovering, voting
+from logact.core.state import Action, State
+from logact.entry import KINDS, MAY_APPEND, Entry, Recovery, Vote
+from logact.errors import LogCorrupt, ReadFailed
+from logact.logs import verify as verifying
+from logact.logs.base import Filter
+from logact.runtime.driver import Driver
+from logact.runtime.executor import Executor
+from logact.runtime.recoverer import Recoverer
+from logact.runtime.tail import Tail
+from logact.runtime.voter_host import VoterHost
+from logact.testing.plan import Form, Plan
+from logact.tools import Tool, ToolContext
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """One broken version: which guarantee it breaks, who has to catch it, and in which form it shows."""
+
+    name: str
+    guarantee: int
+    caught_by: str
+    patch: Callable[[ExitStack], None]
+    form: Form = "decoupled"
+    adapt: Callable[[Plan], Plan] = lambda plan: plan
+
+    def plan(self, seed: int) -> Plan:
+        """The plan of a seed in the form in which this mutant shows."""
+        return self.adapt(Plan.random(seed, self.form))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The real code is broken inside of this block."""
+        with ExitStack() as stack:
+            self.patch(stack)
+            yield
+
+
+def _set(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+    stack.enter_context(mock.patch.object(owner, name, value))
+
+
+def _acts_first(stack: ExitStack) -> None:
+    """The tool runs, and only then its start is written down."""
+    honest = Executor.perform
+
+    async def perform(self: Executor, action_id: int, *, fresh: bool = True, ride: bool = False) -> bool:
+        action = self.host.state.actions[action_id]
+        tool = self.tools.get(action.intent.tool)
+        if fresh and tool is not None:
+            context = ToolContext(agent=self.host.agent, action=action_id, attempt=len(action.attempts) + 1)
+            await self._call(tool, action.intent.arguments, context)
+        return await honest(self, action_id, fresh=fresh, ride=ride)
+
+    _set(stack, Executor, "perform", perform)
+
+
+def _first_vote_wins(stack: ExitStack) -> None:
+    honest = voting.evaluate
+
+    def evaluate(policy: Any, effect: Any, votes: Any, *more: Any) -> voting.Verdict:
+        verdict = honest(policy, effect, votes, *more)
+        if verdict.outcome == "wait" and any(vote.approved for vote in votes.values()):
+            return voting.Verdict("approve", "one is enough")
+        return verdict
+
+    _set(stack, voting, "evaluate", evaluate)
+
+
+def _approves_on_failure(stack: ExitStack) -> None:
+    def failed(self: VoterHost, voter: Any, why: str) -> Vote:
+        return Vote(approved=True, reason=why)
+
+    _set(stack, VoterHost, "_failed", failed)
+
+
+def _refused_without_expiry(stack: ExitStack) -> None:
+    """The caller gets tired of waiting and is told "refused", and the log knows nothing of it."""
+    honest = LogActAgent.validate_action
+
+    async def impatient(self: LogActAgent, entry: Any) -> ValidationResult:
+        try:
+            async with asyncio.timeout(0.5):
+                return await honest(self, entry)
+        except TimeoutError:
+            return ValidationResult(approved=False, reason="no decision in time")
+
+    _set(stack, LogActAgent, "validate_action", impatient)
+
+
+def _asks_again(stack: ExitStack) -> None:
+    """After a restart the driver asks for the turn that it finds half done once more, to be on the safe side."""
+    honest = Driver.drive
+
+    async def drive(self: Driver, run_id: int) -> Any:
+        run = self.host.state.runs[run_id]
+        if run.waiting_calls and run.turn:
+            again = msgspec.structs.replace(run)
+            again.context = [position for position in run.context if position < run.inference]
+            again.turn, again.inference, again.calls = run.turn - 1, 0, {}
+            await self._infer(again)
+        return await honest(self, run_id)
+
+    _set(stack, Driver, "drive", drive)
+
+
+def _unfenced(stack: ExitStack) -> None:
+    """It appends its start and acts, whether or not that start took effect."""
+    _set(stack, Executor, "start_unless", staticmethod(lambda action: Filter(())))
+    _set(stack, Executor, "_still_mine", lambda self, action_id, attempt: True)
+    _set(stack, executing, "took_effect", lambda *_: True)
+    stack.enter_context(mock.patch("logact.runtime.executor.invariants.check_may_run", lambda *_: None))
+
+
+def _restarts_irreversible(stack: ExitStack) -> None:
+    honest_step, honest_recovery = recovering.next_step, machine._HANDLERS["Recovery"]
+
+    def next_step(action: Action, **more: Any) -> recovering.Step:
+        step = honest_step(action, **more)
+        return step if step.verb == "wait" else recovering.Step("restart", "why not")
+
+    def recovery(state: State, entry: Entry, payload: Recovery) -> str:
+        action = state.actions.get(payload.intent)
+        if payload.settlement == "restart" and action is not None and action.status in ("executing", "in_doubt"):
+            action.restart_allowed = True
+            return ""
+        return honest_recovery(state, entry, payload)
+
+    _set(stack, recovering, "next_step", next_step)
+    stack.enter_context(mock.patch.dict(machine._HANDLERS, {"Recovery": recovery}))
+
+
+def _guesses(stack: ExitStack) -> None:
+    """What nobody can tell is taken for "it did not happen"."""
+
+    async def settle(self: Recoverer, action: Action) -> bool:
+        if not self._gone(action):
+            return False
+        settled = Recovery(
+            intent=action.id, attempt=len(action.attempts), settlement="not_happened", evidence="guess"
+        )
+        await self._write(action, self._doubt(action, "its executor is gone"), settled)
+        return True
+
+    _set(stack, Recoverer, "settle", settle)
+
+
+def _assumes_done(stack: ExitStack) -> None:
+    """What was started is taken for done."""
+
+    async def settle(self: Recoverer, action: Action) -> bool:
+        if not self._gone(action):
+            return False
+        settled = Recovery(intent=action.id, attempt=len(action.attempts), settlement="happened", evidence="hope")
+        await self._write(action, self._doubt(action, "its executor is gone"), settled)
+        return True
+
+    _set(stack, Recoverer, "settle", settle)
+
+
+def _stops_at_a_bad_entry(stack: ExitStack) -> None:
+    honest = machine.apply
+
+    def apply(state: State, entry: Entry) -> State:
+        if entry.kind not in KINDS:
+            raise LogCorrupt("What is this?", received=entry.kind)
+        return honest(state, entry)
+
+    _set(stack, machine, "apply", apply)
+
+
+def _skips_after_a_read_error(stack: ExitStack) -> None:
+    honest = Tail.catch_up
+
+    async def catch_up(self: Tail) -> State:
+        try:
+            return await honest(self)
+        except ReadFailed:
+            self._record += 1  # whatever it was
+            return await honest(self)
+
+    _set(stack, Tail, "catch_up", catch_up)
+
+
+def _other_arguments(stack: ExitStack) -> None:
+    honest = Tool.call
+
+    async def call(self: Tool, arguments: dict[str, Any], context: ToolContext) -> Any:
+        if self.name in ("put", "pay"):
+            arguments = {"item": f"{arguments['item']} and more"}
+        return await honest(self, arguments, context)
+
+    _set(stack, Tool, "call", call)
+
+
+def _believes_every_record(stack: ExitStack) -> None:
+    _set(stack, verifying._Findings, "_chain", lambda *_: None)
+    _set(stack, codec, "check_record", lambda body: codec.read_head(body)[1])
+    _set(stack, verifying._Findings, "_checkpoint", lambda *_: None)
+
+
+def _ignores_checkpoints(stack: ExitStack) -> None:
+    async def load(self: Tail) -> None:
+        return None
+
+    _set(stack, Tail, "_load_checkpoint", load)
+
+
+def _ignores_roles(stack: ExitStack) -> None:
+    everything = frozenset(KINDS)
+    _set(stack, machine, "MAY_APPEND", dict.fromkeys(MAY_APPEND, everything))
+
+
+def _with_checkpoints(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, checkpoint_every=20)
+
+
+def _with_silent_voters(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, voters=(("guard", 1, "slow"), ("budget", 4, "slow")))
+
+
+MUTANTS: dict[str, Mutant] = {
+    mutant.name: mutant
+    for mutant in (
+        Mutant("acts_before_its_start", 1, "nothing_acts_unseen", _acts_first),
+        Mutant("first_vote_wins", 1, "nothing_acts_unseen", _first_vote_wins),
+        Mutant("approves_on_failure", 2, "closed_by_default", _approves_on_failure),
+        Mutant(
+            "refused_without_expiry",
+            3,
+            "deadlines_end_in_the_log",
+            _refused_without_expiry,
+            "own",
+            _with_silent_voters,
+        ),
+        Mutant("asks_the_model_again", 4, "store_then_replay", _asks_again),
+        Mutant("unfenced_executor", 5, "no_double_effect", _unfenced),
+        Mutant("restarts_irreversible", 5, "no_double_effect", _restarts_irreversible, "inline"),
+        Mutant("guesses_not_happened", 5, "no_double_effect", _guesses, "inline"),
+        Mutant("assumes_done", 5, "no_lost_effect", _assumes_done, "inline"),
+        Mutant("stops_at_a_bad_entry", 6, "one_bad_entry_never_stops", _stops_at_a_bad_entry),
+        Mutant("skips_after_a_read_error", 7, "read_error_is_no_absence", _skips_after_a_read_error),
+        Mutant("runs_other_arguments", 8, "approval_binds", _other_arguments),
+        Mutant("believes_every_record", 9, "tampering_shows", _believes_every_record),
+        Mutant(
+            "ignores_checkpoints", 10, "recovery_is_bounded", _ignores_checkpoints, "decoupled", _with_checkpoints
+        ),
+        Mutant("ignores_roles", 11, "roles_are_enforced", _ignores_roles),
+    )
+}
+"""Every mutant by name."""
+
+
+__all__ = ["MUTANTS", "Mutant"]

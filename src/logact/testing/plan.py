@@ -1,0 +1,119 @@
+"""A fault plan: explicit data that says what goes wrong in one simulated run, and when.
+
+A plan from a seed (``Plan.random``) and one written by hand, or by Hypothesis, are the same thing, so what one
+finds can be kept as the other.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+import msgspec
+
+Form = Literal["inline", "decoupled", "own"]
+Fate = Literal["lost", "committed_then_error", "error_then_committed", "slow", "unavailable"]
+EventKind = Literal["kill", "stop", "cut", "jump", "pause", "forge"]
+
+FATES: tuple[Fate, ...] = ("lost", "committed_then_error", "error_then_committed", "slow", "unavailable")
+VOTER_FAULTS = ("raise", "nonsense", "silent", "slow")
+CALM_AT_S = 12.0
+"""From this moment on nothing goes wrong any more, and everything has to come to an end."""
+
+PROCESSES: dict[Form, tuple[str, ...]] = {
+    "inline": ("agent", "person"),
+    "own": ("agent", "person"),
+    "decoupled": (
+        "driver",
+        "voter-guard",
+        "voter-budget",
+        "decider-1",
+        "decider-2",
+        "executor-1",
+        "executor-2",
+        "recoverer",
+        "checkpointer",
+        "person",
+    ),
+}
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something that happens at a moment: to a process (``who``), for a while or by an amount."""
+
+    at_s: float
+    kind: EventKind
+    who: str
+    amount: float = 0.5
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. ``schedule`` seeds the order of steps and all delays; 0 is first in first out, with no delay.
+
+    ``appends`` are (process, its n-th append over all lives, fate), ``reads`` (process, n-th read) that fail,
+    ``points`` (process, n-th named point, restart after seconds) at which it dies, ``steps`` (process, life, step)
+    at which it dies, ``voters`` (voter, n-th question, fault), ``ambiguous`` the n-th effects whose tool then
+    fails. ``in_flight`` says what becomes of the requests of a process that dies.
+    """
+
+    schedule: int = 0
+    form: Form = "inline"
+    menu: int = 0
+    appends: tuple[tuple[str, int, Fate], ...] = ()
+    reads: tuple[tuple[str, int], ...] = ()
+    points: tuple[tuple[str, int, float], ...] = ()
+    steps: tuple[tuple[str, int, int], ...] = ()
+    events: tuple[Event, ...] = ()
+    voters: tuple[tuple[str, int, str], ...] = ()
+    in_flight: Literal["arrives", "dropped", "either"] = "arrives"
+    checkpoint_every: int = 0
+    engine: Literal["memory", "sqlite"] = "memory"
+
+    @classmethod
+    def random(cls, seed: int, form: Form | None = None) -> Plan:
+        """The plan of a seed: a form, a workload, and some faults of every kind."""
+        dice = random.Random(f"plan {seed}")
+        drawn: Form = dice.choices(("inline", "decoupled", "own"), (5, 4, 1))[0]
+        form = form or drawn
+        names = PROCESSES[form]
+        eager = names[0] if form != "decoupled" else ""  # one process does nearly all of it
+
+        def who() -> str:
+            return eager if eager and dice.random() < 0.85 else dice.choice(names)
+
+        rough = dice.choice((0, 1, 2, 4))  # a quarter of the plans are nearly free of faults
+        kinds: tuple[EventKind, ...] = ("kill", "kill", "stop", "cut", "jump", "pause", "forge", "forge")
+        return cls(
+            schedule=1 + dice.randrange(2**31),
+            form=form,
+            menu=dice.randrange(2**31),
+            appends=tuple(
+                (name, nth, fate)
+                for (name, nth), fate in sorted(
+                    {(who(), dice.randrange(40)): dice.choice(FATES) for _ in range(rough * 2)}.items()
+                )
+            ),
+            reads=tuple(sorted({(who(), dice.randrange(60)) for _ in range(rough)})),
+            points=tuple(
+                (name, nth, after)
+                for (name, nth), after in sorted(
+                    {(who(), dice.randrange(60)): round(0.1 + dice.random() * 3, 2) for _ in range(rough)}.items()
+                )
+            ),
+            steps=tuple(sorted({(who(), 1 + dice.randrange(2), 1 + dice.randrange(600)) for _ in range(rough // 2)})),
+            events=tuple(
+                Event(round(dice.random() * 8, 3), dice.choice(kinds), who(), round(0.1 + dice.random() * 4, 2))
+                for _ in range(rough * 2)
+            ),
+            voters=tuple(
+                (name, nth, fault)
+                for (name, nth), fault in sorted(
+                    {
+                        (dice.choice(("guard", "budget")), dice.randrange(12)): dice.choice(VOTER_FAULTS)
+                        for _ in range(rough // 2)
+                    }.items()
+                )
+            ),
+            in_flight=dice.choice(("arrives", "dropped", "either")),
+            checkpoint_every=dice.choice((0, 0, 20, 40)),
+        )

@@ -1,0 +1,185 @@
+"""What the simulated processes run: the real agent in one of its forms, its parts, and a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from logact.agent import LogActAgent
+from logact.core.views import Action
+from logact.entry import Control, Input, NewEntry, Recovery, Run, own
+from logact.errors import ActionRejected, AgentBusy, InDoubt, LogError, RunFinished
+from logact.logs.base import SharedLog
+from logact.runtime.assembly import (
+    play_checkpointer,
+    play_decider,
+    play_driver,
+    play_executor,
+    play_recoverer,
+    play_voter,
+)
+from logact.runtime.entering import policy_for
+from logact.runtime.host import Host
+from logact.testing.town import TASK
+from logact.testing.world import Process, Program
+
+if TYPE_CHECKING:
+    from logact.testing.systems import Simulation
+
+AGENT = "ops"
+DECIDE_WITHIN_MS = 15_000
+START_WITHIN_MS = 20_000
+
+Play = Callable[..., Any]
+
+
+class Programs:
+    """The programs of one simulation."""
+
+    def __init__(self, sim: Simulation) -> None:
+        self.sim = sim
+
+    def agent(self, process: Process) -> LogActAgent:
+        """The agent as a process sets it up."""
+        voters = self.sim.town.voters()
+        policy = policy_for(voters, AGENT)
+        if policy is not None:
+            policy = msgspec.structs.replace(
+                policy, decide_within_ms=DECIDE_WITHIN_MS, start_within_ms=START_WITHIN_MS
+            )
+        return LogActAgent(
+            AGENT,
+            log=SharedLog(self.sim.log.port(process)),
+            model=self.sim.town.model(),
+            voters=voters,
+            policy=policy,
+            tools=self.sim.town.tools(process),
+            checkpoint_every=self.sim.plan.checkpoint_every,
+            model_timeout_s=60.0,
+        )
+
+    def all(self) -> dict[str, Program]:
+        """What each process runs."""
+        if self.sim.plan.form == "inline":
+            return {"agent": self._inline, "person": self._person}
+        if self.sim.plan.form == "own":
+            return {"agent": self._own, "person": self._person}
+        parts: dict[str, Play] = {
+            "driver": play_driver,
+            "voter-guard": partial(play_voter, names=["guard"]),
+            "voter-budget": partial(play_voter, names=["budget"]),
+            "decider-1": partial(play_decider, name="decider-1"),
+            "decider-2": partial(play_decider, name="decider-2"),
+            "executor-1": partial(play_executor, name="executor-1"),
+            "executor-2": partial(play_executor, name="executor-2"),
+            "recoverer": play_recoverer,
+            "checkpointer": play_checkpointer,
+        }
+        return {name: self._part(play) for name, play in parts.items()} | {"person": self._person}
+
+    def _part(self, play: Play) -> Program:
+        async def program(process: Process) -> None:
+            agent = self.agent(process)
+            await play(agent.log, agent, observers=[self.sim.checker.watch(process)])
+
+        return program
+
+    async def _inline(self, process: Process) -> None:
+        """A process that runs the task, as often as it takes."""
+        while True:
+            agent = self.agent(process)
+            agent.observe(self.sim.checker.watch(process))
+            try:
+                await agent.run(TASK, key="the task")
+                self.sim.done["run"] += 1
+                return
+            except RunFinished:
+                self.sim.done["run"] += 1
+                return
+            except (InDoubt, AgentBusy, LogError):
+                await process.env.sleep(1.0)
+
+    async def _own(self, process: Process) -> None:
+        """A caller's own loop: what is not in the log yet is proposed, validated and executed."""
+        calls = [call for turn in range(3) for call in self.sim.town.menu(turn)]
+        while True:
+            agent = self.agent(process)
+            agent.observe(self.sim.checker.watch(process))
+            try:
+                async with agent:
+                    await agent.recover_from_failure()
+                    for call in calls:
+                        item = call.arguments["item"]
+                        if any(self.sim.checker.item(one) == item for one in self.sim.checker.state.actions.values()):
+                            continue
+                        entry = await agent.propose_action(Action(tool=call.tool, arguments=call.arguments))
+                        judged = await agent.validate_action(entry)
+                        if not judged.approved:
+                            self.sim.town.told_refused(item)
+                            continue
+                        await agent.execute_action(entry)
+                    while await self._unfinished(agent):
+                        await process.env.sleep(1.0)
+                self.sim.done["run"] += 1
+                return
+            except (InDoubt, AgentBusy, LogError, ActionRejected):
+                await process.env.sleep(1.0)
+
+    @staticmethod
+    async def _unfinished(agent: LogActAgent) -> bool:
+        """Whether something that was committed has not come to its end."""
+        now = await agent.recover_from_failure()
+        return any(status != "proposed" for status in now.open_actions.values())
+
+    async def _person(self, process: Process) -> None:
+        """Gives the decoupled form its task, carries controls out, and settles doubts by looking at the world."""
+        while True:
+            log = SharedLog(self.sim.log.port(process))
+            try:
+                host = Host(log, AGENT)
+                host.tail.observe(self.sim.checker.watch(process))
+                await host.tail.start()
+                if self.sim.plan.form == "decoupled":
+                    begin = [
+                        host.entry(Run(agent=AGENT, title=TASK), "client"),
+                        host.entry(Input(run=own(0), text=TASK), "client", run=own(0)),
+                    ]
+                    await host.append(begin, key="the task")
+                while True:
+                    await host.tail.catch_up()
+                    await self._settle_doubts(host)
+                    await self._carry_out(host)
+                    await process.env.sleep(0.5)
+            except LogError:
+                await process.env.sleep(0.5)
+
+    async def _settle_doubts(self, host: Host) -> None:
+        for action in host.state.doubtful():
+            attempt = action.current
+            life = host.state.incarnations.get(attempt.incarnation) if attempt is not None else None
+            dead = life is not None and life.birth is not None and not self.sim.world.is_alive(life.birth.pid)
+            reported = action.error is not None and not self.sim.town.inside.get(action.id)
+            gone = dead or reported or (life is not None and life.left)
+            if not gone or action.intent.effect in ("read", "idempotent"):
+                continue
+            if action.intent.probe or action.intent.safe_undo:
+                continue  # the recoverer can tell by itself
+            happened = self.sim.town.net(self.sim.checker.item(action)) > 0
+            verdict = Recovery(
+                intent=action.id,
+                attempt=len(action.attempts),
+                settlement="happened" if happened else "not_happened",
+                evidence="a person",
+            )
+            self.sim.done["settled by a person"] += 1
+            await host.append([NewEntry(payload=verdict, role="operator", name="person", agent=AGENT)])
+
+    async def _carry_out(self, host: Host) -> None:
+        while self.sim.controls:
+            verb, scope = self.sim.controls[0]
+            control = Control(verb=verb, scope=scope)  # type: ignore[arg-type]
+            await host.append([NewEntry(payload=control, role="operator", name="person", agent=AGENT)])
+            self.sim.controls.pop(0)

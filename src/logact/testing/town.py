@@ -1,0 +1,272 @@
+"""The simulated outside: a ledger of effects, the tools that write into it, a model, voters, and what they said.
+
+The ledger is the truth about effects. It belongs to the world, not to any process, and every entry of it is judged
+the moment it is made. The model is a pure function of the conversation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from logact.core.views import LogEntry
+from logact.entry import Call, Entry, Vote
+from logact.errors import LogActError
+from logact.models.base import ModelRequest
+from logact.models.scripted import Reply, ScriptedModel, call, turn_of
+from logact.testing.loop import PROCESS, Choices
+from logact.testing.plan import Plan
+from logact.testing.world import Process, World
+from logact.tools import Tool, ToolContext, ToolError
+from logact.voters.base import Voter
+
+if TYPE_CHECKING:
+    from logact.testing.checks import Checker
+
+TASK = "do the chores"
+FORBIDDEN = "wipe"
+BUDGET = 2
+"""How many times ``send`` may be proposed before the budget voter refuses."""
+
+MENU = ("look", "put", "stamp", "book", "hold", "pay", "send", "wipe", "fail", "murk", "haze", "drag")
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """One line of the ledger: what happened in the world, by whom, for which action. ``delta`` is -1 for an undo."""
+
+    item: str
+    tool: str
+    action: int
+    attempt: int
+    key: str
+    process: str
+    pid: int
+    time_s: float
+    delta: int = 1
+
+
+class Town:
+    """The outside world of one run."""
+
+    def __init__(self, world: World, plan: Plan) -> None:
+        self.world = world
+        self.plan = plan
+        self.ledger: list[Effect] = []
+        self.checker: Checker | None = None
+        self.inside: dict[int, int] = {}  # action -> pid of the process whose tool works on it right now
+        self.asked: Counter[tuple[str, int]] = Counter()
+        self.refused: dict[str, float] = {}  # item -> when somebody was told that it was refused
+        self.answers: dict[tuple[str, str], set[bool]] = {}  # (voter, item) -> what it truly answered
+        self.voter_faults = {(name, nth): fault for name, nth, fault in plan.voters}
+        self.questions: Counter[str] = Counter()
+        self._luck = Choices(plan.schedule, "luck")
+
+    # --- effects ------------------------------
+
+    def net(self, item: str) -> int:
+        """How often the item's effect stands in the world."""
+        return sum(effect.delta for effect in self.ledger if effect.item == item)
+
+    def act(self, process: Process, tool: str, item: str, context: ToolContext, delta: int = 1) -> None:
+        """The effect itself: one atomic step, judged at once."""
+        process.check_alive()
+        effect = Effect(
+            item=item,
+            tool=tool,
+            action=context.action,
+            attempt=context.attempt,
+            key=context.key,
+            process=process.name,
+            pid=process.pid,
+            time_s=round(self.world.loop.time(), 6),
+            delta=delta,
+        )
+        self.ledger.append(effect)
+        if self.checker is not None:
+            try:
+                self.checker.effect(effect)
+            except LogActError as error:
+                self.world.fail(error)
+
+    def tools(self, process: Process) -> list[Tool]:
+        """The tools as one process has them."""
+        return [_tool(self, process, name) for name in MENU]
+
+    async def work(self, process: Process, tool: str, item: str, context: ToolContext) -> str:
+        """A tool's run: some time, the effect, some time."""
+        self.inside[context.action] = process.pid
+        try:
+            await asyncio.sleep(self._luck.delay(0.0, 0.01))
+            if tool == "fail":
+                raise ToolError("it is closed today", kind="permanent", definite=True)
+            if tool in ("murk", "haze"):
+                if self._luck.chance(0.5):
+                    self.act(process, tool, item, context)
+                raise ToolError("the line went dead", kind="ambiguous")
+            if tool == "drag":
+                self.act(process, tool, item, context)
+                await asyncio.sleep(5.0 if self._luck.chance(0.5) else 0.01)
+            elif tool != "look":
+                self.act(process, tool, item, context)
+            elif self.checker is not None:
+                self.checker.reading(context, item)
+            await asyncio.sleep(self._luck.delay(0.0, 0.01))
+            return f"{tool} {item}: done"
+        finally:
+            if not process.dead:
+                self.inside.pop(context.action, None)
+
+    # --- the model ------------------------------
+
+    def model(self) -> ScriptedModel:
+        """A fresh model with the same script."""
+        return ScriptedModel(self._answer)
+
+    def menu(self, turn: int) -> list[Call]:
+        """What the model wants in a turn; nothing after the last one."""
+        dice = random.Random(f"menu {self.plan.menu} {turn}")
+        if turn >= 3:
+            return []
+        names = dice.sample(MENU, dice.randint(1, 4))
+        return [call(name, item=f"{name}-{turn}-{place}") for place, name in enumerate(names)]
+
+    def _answer(self, request: ModelRequest) -> Reply:
+        process = PROCESS.get()
+        if process is not None:
+            process.check_alive()
+        turn = turn_of(request)
+        task = next((message.text for message in request.messages if message.role == "user"), "")
+        self.asked[task, turn] += 1
+        if self.checker is not None:
+            try:
+                self.checker.asked(task, turn)
+                self._heard(request)
+            except LogActError as error:
+                self.world.fail(error)
+        return self.menu(turn) or "all done"
+
+    def _heard(self, request: ModelRequest) -> None:
+        """What the model is told about its calls has to be in the log."""
+        items = {made.id: str(made.arguments.get("item", "")) for said in request.messages for made in said.calls}
+        for message in request.messages:
+            if message.role == "tool" and message.text.startswith(("REJECTED", "CANCELLED", "STOPPED")):
+                self.told_refused(items.get(message.call_id, ""))
+
+    def told_refused(self, item: str) -> None:
+        """Somebody was told that the item's action will not happen."""
+        if item not in self.refused:
+            self.refused[item] = self.world.loop.time()
+            if self.checker is not None:
+                self.checker.told_refused(item)
+
+    # --- voters ------------------------------
+
+    def voters(self) -> list[Voter]:
+        """The voters, with fresh memories."""
+        return [Guard(self), Budget(self)]
+
+    async def question(self, voter: str, item: str) -> Any:
+        """What happens to a voter when it is asked: a fault of the plan, or nothing (None)."""
+        nth = self.questions[voter]
+        self.questions[voter] += 1
+        fault = self.voter_faults.pop((voter, nth), "")
+        if not fault:
+            return None
+        self.world.count(f"voter_{fault}")
+        if fault == "raise":
+            raise RuntimeError("the voter is ill")
+        if fault == "nonsense":
+            return "perhaps"
+        await asyncio.sleep(100.0 if fault == "silent" else 1.0)
+        return None
+
+    def answered(self, voter: str, item: str, approved: bool, reason: str) -> Vote:
+        """A voter's true answer, remembered."""
+        self.answers.setdefault((voter, item), set()).add(approved)
+        return Vote(approved=approved, reason=reason)
+
+
+class Guard(Voter):
+    """Refuses the forbidden tool."""
+
+    timeout_s = 2.0
+
+    def __init__(self, town: Town) -> None:
+        super().__init__("guard")
+        self.town = town
+
+    async def check(self, entry: LogEntry) -> Any:
+        item = str(entry.action.arguments.get("item", "answer"))
+        strange = await self.town.question(self.name, item)
+        if strange is not None:
+            return strange
+        allowed = entry.action.tool != FORBIDDEN
+        return self.town.answered(self.name, item, allowed, "fine" if allowed else "never")
+
+
+class Budget(Voter):
+    """Lets the log hold only so many proposals to send; its vote depends on history."""
+
+    timeout_s = 2.0
+    scope = "log"
+
+    def __init__(self, town: Town, limit: int = BUDGET) -> None:
+        super().__init__("budget")
+        self.town = town
+        self.limit = limit
+
+    def initial(self) -> int:
+        return 0
+
+    def observe(self, memory: int, entry: Entry) -> int:
+        return memory + (entry.kind == "Intent" and entry.tool == "send")
+
+    async def check(self, entry: LogEntry) -> Any:
+        item = str(entry.action.arguments.get("item", "answer"))
+        strange = await self.town.question(self.name, item)
+        if strange is not None:
+            return strange
+        spent = entry.memory if entry.action.tool == "send" else 0
+        return self.town.answered(self.name, item, spent < self.limit, f"{spent} of {self.limit} spent")
+
+
+def _tool(town: Town, process: Process, name: str) -> Tool:
+    """One tool of the menu, bound to a process."""
+
+    async def run(item: str, context: ToolContext) -> str:
+        return await town.work(process, name, item, context)
+
+    def stamp(item: str, context: ToolContext) -> str:
+        town.act(process, name, item, context)
+        return f"stamp {item}: done"
+
+    async def probe(item: str) -> bool:
+        process.check_alive()
+        await asyncio.sleep(0.001)
+        return town.net(item) > 0
+
+    async def undo(item: str, context: ToolContext) -> str:
+        await asyncio.sleep(0.001)
+        if town.net(item) > 0:
+            town.act(process, name, item, context, -1)
+        return f"{item} taken back"
+
+    if name == "look":
+        return Tool(run, name=name, effect="read")
+    if name == "put":
+        return Tool(run, name=name, effect="idempotent")
+    if name == "stamp":
+        return Tool(stamp, name=name, effect="idempotent")
+    if name == "book":
+        return Tool(run, name=name, effect="reversible", undo=undo, probe=probe)
+    if name == "hold":
+        return Tool(run, name=name, effect="reversible", undo=undo, safe_undo=True)
+    if name in ("pay", "murk", "fail"):
+        return Tool(run, name=name, effect="irreversible", probe=probe)
+    if name == "drag":
+        return Tool(run, name=name, effect="irreversible", probe=probe, timeout_s=1.0)
+    return Tool(run, name=name)  # undeclared, so irreversible, and nobody can tell whether it happened
