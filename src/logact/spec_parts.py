@@ -60,7 +60,7 @@ def _tools(spec: SpecFile, table: ToolsTable, kept_away: list[Path]) -> list[Too
             raise SpecError(
                 f"{_file(spec)}: the files tools have no workspace",
                 received=f"root = {table.root!r}, which is no directory",
-                todo=f"mkdir -p {spec.at(table.root)}",
+                todo=f"make it: mkdir -p {spec.at(table.root)}",
             ) from error
     if isinstance(table, CodeTools):
         return _code_tools(spec, table, kept_away)

@@ -22,7 +22,7 @@ def pending_command(log: str, as_json: bool) -> None:
       logact pending ops.db
 
     \b
-    Exit codes: 0 nothing is in doubt; 4 something waits for a person to settle it.
+    Exit codes: 0 nothing is in doubt; 4 a person has to settle something.
     """
     told = with_log(log, history)
     state = told.state

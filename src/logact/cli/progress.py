@@ -51,6 +51,7 @@ class Progress:
         self._place = 8
         self._paused = ""
         self._told_run = 0
+        self._last = 0
 
     def begin(self, tail: int) -> None:
         """Everything up to this record is history."""
@@ -90,11 +91,19 @@ class Progress:
         shown = head + look.paint(look.pad(word, 10), colour) + " " + look.fit(look.clean(text), room)
         click.echo(shown.rstrip(), err=True)
 
-    def _reason(self, word: str, text: str) -> None:
+    def _about(self, action: int) -> int | str:
+        """An action's number, where the line above is about another one."""
+        if action == self._last:
+            return ""
+        self._last = action
+        return action
+
+    def _reason(self, action: int, word: str, text: str) -> None:
         """Why something did not happen: worth more than one line."""
         lines = look.wrapped("", text, indent=self._place + 2, label_width=11)
         first = look.paint(look.pad(word, 10), "red")
-        click.echo(" " * (self._place + 2) + first + " " + lines[0].strip(), err=True)
+        head = f"{self._about(action):>{self._place}}  "
+        click.echo(head + first + " " + lines[0].strip(), err=True)
         for line in lines[1:6]:
             click.echo(line, err=True)
 
@@ -126,6 +135,7 @@ class Progress:
         if self.as_json:
             self._json("message", entry, text=said.text)
         else:
+            self._last = entry.position
             self._line(entry.position, "message", said.text)
 
     def inference(self, state: State, entry: Entry, said: Inference) -> None:
@@ -161,6 +171,7 @@ class Progress:
         effect = "" if said.effect == "read" else f"  [{said.effect}]"
         again = f" (again, after {said.retry_of})" if said.retry_of else ""
         room = look.width() - self._place - 13 - len(effect) - len(again)
+        self._last = entry.position
         self._line(entry.position, "proposed", describe.intent(said, room) + again + effect)
 
     def vote(self, state: State, entry: Entry, said: Vote) -> None:
@@ -180,21 +191,28 @@ class Progress:
             mark = look.glyph({True: "approve", False: "reject", None: "abstain"}[said.approved])
             shadow = " (shadow)" if said.shadow else ""
             colour = "red" if said.approved is False else None
-            self._line("", f" {mark} vote", f"{said.voter} {word}{shadow}: {said.reason}".rstrip(": "), colour)
+            self._line(
+                self._about(said.intent),
+                f" {mark} vote",
+                f"{said.voter} {word}{shadow}: {said.reason}".rstrip(": "),
+                colour,
+            )
 
     def commit(self, state: State, entry: Entry, said: Commit) -> None:
         if self.as_json:
             self._json("committed", entry, action=said.intent, reason=said.reason)
         elif not self._is_answer(state, said.intent):
             action = state.actions.get(said.intent)
-            self._line("", "committed", "" if action is not None and action.votes else said.reason)
+            self._line(
+                self._about(said.intent), "committed", "" if action is not None and action.votes else said.reason
+            )
 
     def abort(self, state: State, entry: Entry, said: Abort) -> None:
         if self.as_json:
             self._json("rejected", entry, action=said.intent, reason=said.reason, code=said.code, hint=said.hint)
             return
         subject = "the answer: " if self._is_answer(state, said.intent) else ""
-        self._reason("REJECTED", subject + said.reason)
+        self._reason(said.intent, "REJECTED", subject + said.reason)
 
     def expiry(self, state: State, entry: Entry, said: Expiry) -> None:
         self._rejected(entry, said.intent, said.reason, "expired")
@@ -206,12 +224,13 @@ class Progress:
         if self.as_json:
             self._json("rejected", entry, action=action, reason=reason, code=code, hint="")
         else:
-            self._reason(code.upper(), reason)
+            self._reason(action, code.upper(), reason)
 
     def started(self, state: State, entry: Entry, said: Started) -> None:
         if self.as_json:
             self._json("started", entry, action=said.intent, attempt=said.attempt)
         elif said.attempt > 1:
+            self._last = said.intent
             self._line(said.intent, "restarted", f"attempt {said.attempt}, under the same key", "cyan")
 
     def result(self, state: State, entry: Entry, said: Result) -> None:
@@ -227,7 +246,12 @@ class Progress:
         elif not self._is_answer(state, said.intent):
             word, colour = ("FAILED", "red") if said.error is not None else ("done", None)
             room = look.width() - self._place - 13
-            self._line("", word, f"{look.duration(said.duration_ms)}  {describe.result(said, room)}", colour)
+            self._line(
+                self._about(said.intent),
+                word,
+                f"{look.duration(said.duration_ms)}  {describe.result(said, room)}",
+                colour,
+            )
 
     def recovery(self, state: State, entry: Entry, said: Recovery) -> None:
         if self.as_json:
@@ -241,6 +265,7 @@ class Progress:
             )
         else:
             text = describe.what(entry).removeprefix(f"{said.intent} ")
+            self._last = said.intent
             self._line(said.intent, "recovered", self._tool(state, said.intent) + text, "cyan")
 
     def undone(self, state: State, entry: Entry, said: Undone) -> None:
