@@ -44,6 +44,11 @@ def policy(need: Any, *names: str, kind: str = "", **more: Any) -> Policy:
     return Policy(version=1, voters=voters, need=wrapped, **more)
 
 
+def all_open() -> Policy:
+    """A policy under which everything passes."""
+    return Policy(version=1, need={"open": "a test"})
+
+
 class Script:
     """A log in memory, written entry by entry, each by its own writer, and folded."""
 

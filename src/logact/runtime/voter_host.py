@@ -48,6 +48,8 @@ class VoterHost:
             if ref is None:
                 return False  # this voter joined later: it has to read the history itself
             found[voter.name] = msgspec.json.decode(await self.host.log.get_blob(ref.digest))
+            if not voter.accepts(found[voter.name]):
+                return False
         self.memories.update(found)
         return True
 

@@ -53,6 +53,10 @@ class Voter:
         """The memory after one more effective entry. Pure: no clock, no randomness, no I/O."""
         return memory
 
+    def accepts(self, memory: Any) -> bool:
+        """Whether a memory from a checkpoint fits this voter as it is set up now; if not, it is folded anew."""
+        return True
+
     def config(self) -> dict[str, Any]:
         """What this voter judges by, as plain data; its digest stands on every vote."""
         return {}
