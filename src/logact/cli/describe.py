@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from logact.cli import look
 from logact.core import deciding
 from logact.core.machine import ANSWER
@@ -51,7 +49,7 @@ from logact.entry import (
 
 def entry_json(entry: Entry, ineffective: str = "") -> dict[str, Any]:
     """An entry as a JSON object: the whole header, the payload, and why it took no effect, if so."""
-    found: dict[str, Any] = msgspec.to_builtins(entry)
+    found: dict[str, Any] = look.plain(entry)
     found["ineffective"] = ineffective
     return found
 
@@ -115,7 +113,11 @@ def result(done: Result, room: int = 200) -> str:
 
 def _result(done: Result) -> str:
     word = "failed" if done.error is not None else "done"
-    return f"{done.intent} {word} in {look.duration(done.duration_ms)}: {result(done)}".removesuffix(": ")
+    again = f", again at {look.clock(done.retry_at_ms)}" if done.retry_at_ms else ""
+    end = f", {done.gave_up}" if done.gave_up else ""
+    return (
+        f"{done.intent} {word} in {look.duration(done.duration_ms)}: {result(done)}".removesuffix(": ") + again + end
+    )
 
 
 def _recovery(settled: Recovery) -> str:
@@ -295,7 +297,7 @@ def action_json(state: State, action: Action) -> dict[str, Any]:
             for name, vote in action.votes.items()
         },
         "attempts": len(action.attempts),
-        "error": msgspec.to_builtins(action.error) if action.error is not None else None,
+        "error": look.plain(action.error) if action.error is not None else None,
         "retry_of": proposed.retry_of,
         "retried_by": action.retried_by,
         "conflict": action.conflict,

@@ -357,7 +357,7 @@ def verify(log: str, witness: str | None, as_json: bool) -> None:
 
     report = with_log(log, work)
     if as_json:
-        put_json({"ok": not report.problems, **msgspec.to_builtins(report)})
+        put_json({"ok": not report.problems, **look.plain(report)})
     else:
         _print_report(report)
     if report.problems:

@@ -167,6 +167,17 @@ def value(found: Any, room: int = 200) -> str:
     return fit(clean(msgspec.json.encode(found).decode(errors="replace")), room)
 
 
+def plain(thing: Any) -> Any:
+    """A struct as a JSON object with every key, defaults too: what machines read has stable keys."""
+    if isinstance(thing, msgspec.Struct):
+        return {name: plain(getattr(thing, name)) for name in thing.__struct_fields__}
+    if isinstance(thing, dict):
+        return {str(key): plain(one) for key, one in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [plain(one) for one in thing]
+    return thing
+
+
 def arguments(given: dict[str, Any], room: int = 200) -> str:
     """A call's arguments in one line: ``path=a.txt limit=3``."""
     parts = []

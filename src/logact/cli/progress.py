@@ -148,7 +148,7 @@ class Progress:
                 model=said.model,
                 text=said.text,
                 calls=[call.tool for call in said.calls],
-                usage=msgspec.to_builtins(said.usage),
+                usage=look.plain(said.usage),
                 latency_ms=said.latency_ms,
             )
         for call in broken if not self.as_json else ():
@@ -241,7 +241,7 @@ class Progress:
                 action=said.intent,
                 duration_ms=said.duration_ms,
                 value=said.value,
-                error=msgspec.to_builtins(said.error) if said.error is not None else None,
+                error=look.plain(said.error) if said.error is not None else None,
             )
         elif not self._is_answer(state, said.intent):
             word, colour = ("FAILED", "red") if said.error is not None else ("done", None)
@@ -270,7 +270,7 @@ class Progress:
 
     def undone(self, state: State, entry: Entry, said: Undone) -> None:
         if self.as_json:
-            error = msgspec.to_builtins(said.error) if said.error is not None else None
+            error = look.plain(said.error) if said.error is not None else None
             self._json("undone", entry, action=said.intent, detail=said.detail, error=error)
         else:
             self._line(said.intent, "undone", said.detail or "(no detail)", "cyan")

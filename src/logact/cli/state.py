@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import msgspec
 
 from logact.cli import describe, look
 from logact.cli.common import json_option, put, put_json, with_log
@@ -45,11 +44,11 @@ def state_command(log: str, as_json: bool) -> None:
 
 def _json(told: History) -> dict[str, Any]:
     state = told.state
-    plain: dict[str, Any] = msgspec.to_builtins(state)
+    plain: dict[str, Any] = look.plain(state)
     for name in ("incarnations", "keys", "scopes", "keep", "verdict", "duplicate", "actions", "ignored"):
         plain.pop(name, None)
     plain["open_actions"] = [describe.action_json(state, state.actions[key]) for key in state.open_actions]
-    plain["policies"] = {str(at): msgspec.to_builtins(policy) for at, policy in state.policies.items()}
+    plain["policies"] = {str(at): look.plain(policy) for at, policy in state.policies.items()}
     return plain
 
 
