@@ -115,7 +115,8 @@ def _copy_library(target: Path, files_max: int) -> list[Path]:
 
 def _plant(root: Path, copied: list[Path], draw: random.Random) -> None:
     """Add files whose content is there already, under other names in other directories."""
-    filled = [path for path in copied if path.stat().st_size > 0]
+    # os.py stays the only one of its content: that it is still there in the end proves something
+    filled = [path for path in copied if path.stat().st_size > 0 and path != root / "os.py"]
     directories = sorted({path.parent for path in filled})
     for number, path in enumerate(draw.sample(filled, min(PLANTED_DUPLICATES, len(filled)))):
         shutil.copyfile(path, draw.choice(directories) / f"copy-{number:02}-of-{path.name}")
