@@ -193,15 +193,17 @@ def _place(
             more = "the source holds several" if origin.rivals > 1 else ""
             return _verdict("ask", role, name, value, origin, more)
         return None
-    if label == Label.MODEL and role == "object":
+    if label == Label.MODEL:
         return _verdict("ask", role, name, value, origin)
     return _verdict("abort", role, name, value, origin)
 
 
 def _content(context: Context, name: str, role: str, value: str) -> Verdict | None:
     """What is written or sent: any text, but links, addresses and accounts in it need an origin."""
-    for _, inner in typed_values(value):
+    for kind, inner in typed_values(value):
         origin = origin_of(context, inner)
+        if kind == "email" and origin.pointed:
+            continue  # the user asked for what this text says; an address in a message does nothing by itself
         if origin.label in (Label.MODEL, Label.ORDERED) or (origin.label == Label.THIRD and origin.tainted):
             return _verdict("ask", f"in the {role}", name, inner, origin)
     return None
@@ -256,12 +258,14 @@ def _split_authority(licence: Licence, facts: ToolFacts, places: list[Origin]) -
 
 
 def _one_shot(context: Context, facts: ToolFacts, found: list[tuple[str, str, str, Origin]]) -> Verdict | None:
-    if facts.effect != "pay":
-        return None
-    payees = {value.casefold() for _, role, value, _ in found if role == "destination"}
+    """Paying one place twice; and a place that the user named, but an order of a third party too, used twice."""
+    places = {value.casefold(): origin for _, role, value, origin in found if role == "destination"}
     for effect in context.run["effects"]:
-        if effect["class"] == "pay" and payees & {value.casefold() for value in effect["arguments"].values()}:
+        again = places.keys() & {value.casefold() for value in effect["arguments"].values()}
+        if facts.effect == effect["class"] == "pay" and again:
             return Verdict("ask", "a second payment to the same place in one run", _ASK_HINT)
+        if any(places[place].tainted for place in again):
+            return Verdict("ask", "a second use of a place that a third party's instructions name too", _ASK_HINT)
     return None
 
 
@@ -271,9 +275,14 @@ def _specific(
     """An effect that shares nothing with the request but a common verb."""
     if licence.who != "user" or anchored or not places:
         return None
-    if set(facts.noun) & context.stems:
+    if set(facts.noun) & context.stems or _exclusive(licence.verb):
         return None
     return Verdict("ask", "neither its object nor its place was named by the user", _ASK_HINT)
+
+
+def _exclusive(verb: str) -> bool:
+    """Whether a verb asks for one kind of effect only."""
+    return sum(verb in {stem(one) for one in verbs} for verbs in VERBS.values()) == 1
 
 
 def _unanchored(found: list[tuple[str, str, str, Origin]], anchored: bool) -> Verdict | None:
