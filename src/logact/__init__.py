@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from logact.agent import ExecutionResult as ExecutionResult
     from logact.agent import LogActAgent as LogActAgent
     from logact.agent import ValidationResult as ValidationResult
+    from logact.core.retrying import Backoff as Backoff
     from logact.core.views import Action as Action
     from logact.core.views import LogEntry as LogEntry
     from logact.entry import Limits as Limits
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from logact.logs.base import SharedLog as SharedLog
     from logact.logs.url import open_log as open_log
     from logact.models import ScriptedModel as ScriptedModel
+    from logact.runtime.retry import RetryRecovery as RetryRecovery
     from logact.tools import Tool as Tool
     from logact.tools import ToolContext as ToolContext
     from logact.tools import ToolError as ToolError
@@ -41,12 +43,14 @@ _FROM = {
     "ActionRule": "voters",
     "AgentState": "agent",
     "Answer": "agent",
+    "Backoff": "core.retrying",
     "ExecutionResult": "agent",
     "Limits": "entry",
     "LogActAgent": "agent",
     "LogActError": "errors",
     "LogEntry": "core.views",
     "Policy": "entry",
+    "RetryRecovery": "runtime.retry",
     "SafetyVoter": "voters",
     "ScriptedModel": "models",
     "SharedLog": "logs.base",

@@ -16,7 +16,22 @@ import msgspec
 from logact.core.machine import ANSWER
 from logact.core.state import RunState, State
 from logact.core.views import Action, LogEntry, view
-from logact.entry import Entry, Failure, Heartbeat, Input, Limits, Output, Part, Policy, Result, Run, Vote, own
+from logact.entry import (
+    Entry,
+    Failure,
+    Heartbeat,
+    Input,
+    Limits,
+    Output,
+    Part,
+    Policy,
+    Recovery,
+    Result,
+    Run,
+    Settlement,
+    Vote,
+    own,
+)
 from logact.errors import (
     ActionRejected,
     InDoubt,
@@ -38,6 +53,7 @@ from logact.runtime.host import Host
 from logact.runtime.inline import Inline
 from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
+from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
 from logact.runtime.tail import Tail
 from logact.runtime.voter_host import VoterHost
@@ -101,7 +117,8 @@ class LogActAgent:
     as ``any_of("rules", "model")``); without voters only tools with the effect ``read``
     pass. ``tools`` are functions with ``@tool``; ``model`` is any :class:`~logact.models.base.Model` or a name such
     as ``openai:gpt-4o``. ``secrets`` are values that the log, the model and the voters never see. ``answer_type``
-    asks for a structured final answer (a type that ``msgspec`` can convert to).
+    asks for a structured final answer (a type that ``msgspec`` can convert to). ``recovery`` says how failed actions
+    are tried again; without it the model is told of each failure.
 
     Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
     """
@@ -125,6 +142,7 @@ class LogActAgent:
         decide_within_s: float = 0,
         checkpoint_every: int = 2000,
         takeover: bool = False,
+        recovery: RetryRecovery | None = None,
     ) -> None:
         chosen = log if log is not None else shared_log
         if not isinstance(chosen, SharedLog):
@@ -160,6 +178,7 @@ class LogActAgent:
         self.decide_within_ms = int(decide_within_s * 1000)
         self.checkpoint_every = checkpoint_every
         self.takeover = takeover
+        self.recovery = recovery
         self._observers: list[Callable[[State, Entry], None]] = []
         self._parts: _Parts | None = None
         self._stack: AsyncExitStack | None = None
@@ -336,6 +355,50 @@ class LogActAgent:
                 raise InDoubt(doubts, todo="look at the world, then settle it with `logact doubt`")
             return await self.state()
 
+    async def look(self, position: int) -> LogEntry:
+        """One action as the log has it now, as far as the fold still holds it. UsageError if it does not."""
+        async with self._playing() as parts:
+            state = await parts.host.tail.catch_up()
+            if position not in state.actions:
+                raise UsageError(
+                    "The agent's fold holds no such action", received=str(position), todo="see `logact actions`"
+                )
+            return view(state, state.actions[position])
+
+    async def skip_failed_action(self, action: int = 0, reason: str = "") -> LogEntry:
+        """Give up a failed action (the latest one, if none is named); the model is told, and the run goes on.
+
+        What may have happened is no failure: that is settled with ``logact doubt``. Raises UsageError.
+        """
+        return await self._close_failed(action, "skip", reason)
+
+    async def give_up(self, position: int, reason: str = "") -> LogEntry:
+        """Close a failed action as ``failed_final``. Raises UsageError."""
+        return await self._close_failed(position, "failed_final", reason)
+
+    async def _close_failed(self, position: int, settlement: Settlement, reason: str) -> LogEntry:
+        async with self._playing() as parts:
+            state = await parts.host.tail.catch_up()
+            failed = [
+                one.id
+                for one in state.actions.values()
+                if one.intent.agent == self.agent_id and one.status in ("failed", "undone") and not one.retried_by
+            ]
+            chosen = position or max(failed, default=0)
+            if chosen not in failed:
+                action = state.actions.get(chosen)
+                raise UsageError(
+                    "There is no failed action to give up",
+                    received=f"action {chosen} ({action.status if action else 'unknown'})" if chosen else "none failed",
+                    expected=", ".join(map(str, failed)) or "a failed action",
+                )
+            intent = state.actions[chosen].intent
+            closed = Recovery(
+                intent=chosen, attempt=0, settlement=settlement, evidence=self.agent_id, reason=reason
+            )
+            await parts.host.append([parts.host.about(intent, closed, "recoverer", self.agent_id)])
+            return self._view(parts, chosen)
+
     async def state(self) -> AgentState:
         """The agent as the log has it now."""
         async with self._playing() as parts:
@@ -511,7 +574,8 @@ class _Parts:
         self.host = host
         self.voter_host = VoterHost(host, agent.voters, agents=mine)
         self.decider = Decider(host, agents=mine)
-        self.executor = Executor(host, agent.tools, agents=mine, secrets=agent.secrets)
+        retry = agent.recovery.rules if agent.recovery is not None else None
+        self.executor = Executor(host, agent.tools, agents=mine, secrets=agent.secrets, retry=retry)
         self.recoverer = Recoverer(host, agent.tools, agents=mine, executor=self.executor)
         self.proposer = Proposer(host, agent.tools, agent.secrets, decide_within_ms=agent.decide_within_ms)
         self.inline = Inline(host, self.voter_host, self.executor)

@@ -324,7 +324,11 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Result(Payload, frozen=True, kw_only=True):
-    """What happened. Either ``error`` is set, or the value is (in place, or as a blob)."""
+    """What happened. Either ``error`` is set, or the value is (in place, or as a blob).
+
+    Of a failure, ``retry_at_ms`` (wall clock) says when the action is tried again, as a new intent; until then the
+    call is not settled. ``gave_up`` says why it is not tried again any more.
+    """
 
     intent: int
     attempt: int = 1
@@ -335,6 +339,8 @@ class Result(Payload, frozen=True, kw_only=True):
     duration_ms: float = 0.0
     state_after: str = ""
     truncated: bool = False
+    retry_at_ms: int = 0
+    gave_up: str = ""
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 

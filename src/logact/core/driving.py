@@ -17,13 +17,15 @@ class Step(NamedTuple):
 
     ``infer``: ask the model. ``compact``: shorten the context first. ``propose``: append the intent of ``call``
     (``retry_of`` an earlier action, or 0). ``give_up``: close ``retry_of``, which was tried too often.
-    ``conclude``: a limit was reached, answer with its reason. ``wait``: for the entries of others. ``done``.
+    ``conclude``: a limit was reached, answer with its reason. ``wait``: for the entries of others, and where
+    ``until_ms`` is set until that time. ``done``.
     """
 
     verb: Literal["infer", "compact", "propose", "give_up", "conclude", "wait", "done"]
     call: int = 0
     retry_of: int = 0
     reason: str = ""
+    until_ms: int = 0
 
 
 def next_step(
@@ -33,8 +35,12 @@ def next_step(
     *,
     context_tokens_max: int = 0,
     answer_calls: frozenset[int] = frozenset(),
+    rested: frozenset[int] = frozenset(),
 ) -> Step:
-    """The next step of a run. ``answer_calls`` are the calls of the present turn that are answers: they come last."""
+    """The next step of a run. ``answer_calls`` are the calls of the present turn that are answers: they come last.
+
+    ``rested`` are failed actions whose delay is over by another measure than the wall clock, which may jump.
+    """
     if run.status != "running":
         return Step("done", reason=run.status)
     waiting = run.waiting_calls
@@ -47,6 +53,7 @@ def next_step(
         if not run.context:
             return Step("wait", reason="no input yet")
         return Step("infer")
+    until_ms = 0
     for index in sorted(waiting, key=lambda call: (call in answer_calls, call)):
         call = run.calls[index]
         if not call.action:
@@ -55,21 +62,19 @@ def next_step(
             return Step("propose", call=index)
         action = state.actions.get(call.action)
         if action is not None and not action.is_open and retriable(action):
-            if retries(state, action) < RETRIES_MAX:
+            if action.retry_at_ms > now_ms and action.id not in rested:
+                until_ms = min(until_ms or action.retry_at_ms, action.retry_at_ms)
+            elif action.retry_at_ms or action.retries - action.scheduled < RETRIES_MAX:
                 return Step("propose", call=index, retry_of=action.id)
-            return Step("give_up", call=index, retry_of=action.id, reason=f"tried {RETRIES_MAX + 1} times")
-    return Step("wait", reason="calls are not settled")
+            else:
+                return Step("give_up", call=index, retry_of=action.id, reason=f"tried {action.retries + 1} times")
+    return Step("wait", reason="calls are not settled", until_ms=until_ms)
 
 
-def retries(state: State, action: Action) -> int:
-    """How many earlier tries of the same call there were."""
-    count = 0
-    before = action.intent.retry_of
-    while before:
-        count += 1
-        earlier = state.actions.get(before)
-        before = earlier.intent.retry_of if earlier is not None else 0
-    return count
+def resting(state: State, run: RunState) -> list[Action]:
+    """Failed actions of the present turn that wait for their next try."""
+    latest = (state.actions.get(run.calls[index].action) for index in run.waiting_calls)
+    return [one for one in latest if one is not None and one.status == "failed" and one.retry_at_ms]
 
 
 def limit_reached(run: RunState, now_ms: int) -> str:
@@ -89,4 +94,4 @@ def limit_reached(run: RunState, now_ms: int) -> str:
     return ""
 
 
-__all__ = ["ANSWER", "Step", "limit_reached", "next_step", "retries"]
+__all__ = ["ANSWER", "Step", "limit_reached", "next_step", "resting"]

@@ -38,6 +38,11 @@ def external_key(log: str, action: int) -> str:
     return hashlib.sha256(f"logact {log} {action}".encode()).hexdigest()[:32]
 
 
+def key_of(log: str, action: Action) -> str:
+    """The external key of an action: of its own, or of the earlier try that may have happened."""
+    return external_key(log, action.key_of or action.id)
+
+
 def took_effect(state: State, action_id: int, attempt: int, incarnation: str) -> bool:
     """Whether this incarnation's start of this attempt is the one that counts."""
     action = state.actions.get(action_id)

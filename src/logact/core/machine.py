@@ -325,6 +325,7 @@ def _intent(state: State, entry: Entry, intent: Intent) -> str:
             return why
         state.actions[intent.retry_of].retried_by = entry.position
     scopes = scopes_of(intent)
+    before = state.actions[intent.retry_of] if intent.retry_of else None
     action = Action(
         id=entry.position,
         intent=intent,
@@ -332,6 +333,13 @@ def _intent(state: State, entry: Entry, intent: Intent) -> str:
         proposed_ms=entry.time_ms,
         marks={scope: state.scopes[scope] for scope in scopes if scope in state.scopes},
     )
+    if before is not None:
+        action.retries = before.retries + 1
+        action.scheduled = before.scheduled + (before.retry_at_ms > 0)
+        action.first_ms = before.first_ms or before.proposed_ms
+        # what may have happened must look the same to the outside world; what certainly did not is a new request
+        maybe = before.key_of or (before.id if before.happened is None else 0)
+        action.key_of = 0 if before.status == "undone" else maybe
     state.actions[action.id] = action
     state.open_actions[action.id] = None
     run.actions += 1
@@ -353,9 +361,14 @@ def _retry_problem(state: State, intent: Intent) -> str:
         return ""
     if before.status not in ("failed", "undone"):
         return f"action {before.id} is {before.status}, not failed"
-    if before.intent.effect in ("read", "idempotent") or before.happened is False or before.status == "undone":
+    if _may_repeat(before) or before.status == "undone":
         return ""
     return f"action {before.id} ({before.intent.effect}) may have happened, so it is not tried again"
+
+
+def _may_repeat(action: Action) -> bool:
+    """Whether doing it (again) is harmless: by its effect, or since it certainly did not happen."""
+    return action.intent.effect in ("read", "idempotent") or action.happened is False
 
 
 def scopes_of(intent: Intent) -> tuple[str, ...]:
@@ -446,6 +459,10 @@ def _cancel(state: State, entry: Entry, cancel: Cancel) -> str:
             return ""
         if action is not None and action.status in ("executing", "in_doubt"):
             action.cancel_wanted = True  # it may be too late; the executor tries, the result says what became of it
+            return ""
+        if action is not None and action.status == "failed" and action.retry_at_ms and not action.retried_by:
+            action.status, action.reason = "failed_final", cancel.reason or "cancelled before it was tried again"
+            _settle_call(state, action, entry.position)
             return ""
         return _reject(state, entry, cancel.intent, "cancelled", cancel.reason or "cancelled", started_too=True)
     problem = scope_problem(cancel.scope)
@@ -585,6 +602,11 @@ def _result(state: State, entry: Entry, result: Result) -> str:
         return ""
     else:
         action.status = "failed"
+    if action.status == "failed" and result.gave_up:
+        action.status, action.reason = "failed_final", result.gave_up
+    elif action.status == "failed" and result.retry_at_ms > 0 and _may_repeat(action):
+        action.retry_at_ms = result.retry_at_ms
+        action.retry_delay_ms = max(0, result.retry_at_ms - entry.time_ms)
     _settle(state, action, entry.position, result.state_after or error)
     return ""
 
@@ -652,6 +674,8 @@ def _recovery(state: State, entry: Entry, recovery: Recovery) -> str:
     if recovery.settlement in ("skip", "failed_final"):
         if action.status not in ("failed", "rejected", "undone"):
             return f"action {action.id} is {action.status}, not failed"
+        if action.retried_by:
+            return f"action {action.id} was tried again, as {action.retried_by}"
         action.status = "skipped" if recovery.settlement == "skip" else "failed_final"
         action.reason = recovery.reason or action.reason
         _settle_call(state, action, entry.position)
@@ -840,7 +864,7 @@ def retriable(action: Action) -> bool:
     if action.status == "undone":
         return True
     if action.status == "failed":
-        return action.error is not None and action.error.kind == "not_happened"
+        return action.retry_at_ms > 0 or (action.error is not None and action.error.kind == "not_happened")
     return action.status == "rejected" and action.code in RETRIED_CODES
 
 

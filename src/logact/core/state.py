@@ -43,7 +43,13 @@ class Attempt(msgspec.Struct, omit_defaults=True):
 
 class Action(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One action's life so far; its id is its intent's position. ``marks`` are the last relevant positions, by
-    scope, that stood before the intent: a vote that depends on history counts only if it had seen them."""
+    scope, that stood before the intent: a vote that depends on history counts only if it had seen them.
+
+    Of an action that is tried again: ``retries`` counts the earlier tries, ``scheduled`` those of them that failed
+    with a schedule, ``first_ms`` is when the first was proposed. ``key_of`` is the earlier try whose external key it
+    uses, since that one may have happened (0: a key of its own). ``retry_at_ms`` and ``retry_delay_ms`` are its own
+    schedule.
+    """
 
     id: int
     intent: Intent
@@ -63,6 +69,12 @@ class Action(msgspec.Struct, omit_defaults=True, kw_only=True):
     error: Failure | None = None
     happened: bool | None = None
     retried_by: int = 0
+    retries: int = 0
+    scheduled: int = 0
+    first_ms: int = 0
+    key_of: int = 0
+    retry_at_ms: int = 0
+    retry_delay_ms: int = 0
     undone_by: int = 0
     conflict: bool = False
     cancel_wanted: bool = False

@@ -46,6 +46,7 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     state_before: str = ""
     state_after: str = ""
     retry_count: int = 0
+    retry_at_ms: int = 0
     memory: Any = None
 
 
@@ -66,11 +67,6 @@ def log_entry(intent: Intent, *, position: int = 0, task: str = "", memory: Any 
 def view(state: State, action: ActionState, *, memory: Any = None) -> LogEntry:
     """The view of an action as the fold knows it."""
     run = state.runs.get(action.intent.run)
-    retries, before = 0, action.intent.retry_of
-    while before:
-        retries += 1
-        earlier = state.actions.get(before)
-        before = earlier.intent.retry_of if earlier is not None else 0
     return msgspec.structs.replace(
         log_entry(action.intent, position=action.id, task=run.title if run else "", memory=memory),
         status=action.status,
@@ -81,5 +77,6 @@ def view(state: State, action: ActionState, *, memory: Any = None) -> LogEntry:
         attempts=len(action.attempts),
         error=action.error,
         state_after=run.digest if run is not None and not action.is_open else "",
-        retry_count=retries,
+        retry_count=action.retries,
+        retry_at_ms=action.retry_at_ms if not action.retried_by else 0,
     )

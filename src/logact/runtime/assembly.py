@@ -27,6 +27,7 @@ from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
+from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
 from logact.runtime.voter_host import VoterHost
 from logact.tools import Toolbox
@@ -56,6 +57,7 @@ class Playable(Protocol):
     model_timeout_s: float
     decide_within_ms: int
     checkpoint_every: int
+    recovery: RetryRecovery | None
 
 
 async def play_driver(log: SharedLog, agent: Playable, *, observers: Sequence[Observer] = ()) -> None:
@@ -121,7 +123,10 @@ async def play_executor(
     executors: list[Executor] = []
 
     def build(host: Host) -> Work:
-        executors.append(Executor(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name))
+        retry = agent.recovery.rules if agent.recovery is not None else None
+        executors.append(
+            Executor(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name, retry=retry)
+        )
         return executors[-1].run
 
     def at_work() -> bool:  # a thread that runs a tool is not gone, whatever became of the task that waited for it

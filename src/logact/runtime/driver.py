@@ -85,6 +85,7 @@ class Driver:
         self.transcript = Transcript(host)
         self.inferences = 0
         self.name = host.agent
+        self._rests: dict[int, float] = {}  # by failed action: when, by the monotonic clock, its delay is over
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -144,7 +145,15 @@ class Driver:
             self.host.env.wall_ms(),
             context_tokens_max=self.context_tokens_max,
             answer_calls=answers,
+            rested=self._rested(state, run),
         )
+
+    def _rested(self, state: State, run: RunState) -> frozenset[int]:
+        """Failed actions whose delay is over by a clock that does not jump: no wait is longer than was planned."""
+        now = self.host.env.monotonic()
+        resting = driving.resting(state, run)
+        self._rests = {one.id: self._rests.get(one.id, now + one.retry_delay_ms / 1000) for one in resting}
+        return frozenset(key for key, end in self._rests.items() if end <= now)
 
     async def _take(self, run: RunState, step: driving.Step) -> None:
         if step.verb == "infer":
@@ -161,18 +170,25 @@ class Driver:
         elif step.verb == "conclude":
             await self._conclude(run, step.reason)
         else:
-            await self._wait(run)
+            await self._wait(run, step.until_ms)
 
-    async def _wait(self, run: RunState) -> None:
+    async def _wait(self, run: RunState, until_ms: int = 0) -> None:
         """Wait until the fold asks for something else; a doubt that only a person can settle is raised."""
         before = self.host.state.position
         await self.host.flush()
         if self.host.state.position != before:
             return  # what rode may be all that was waited for, and nothing else need come
-        await self.host.tail.until(lambda state: state.position != before or self.doubts())
+        timeout_s = self._pause_s(until_ms) if until_ms else None
+        await self.host.tail.until(lambda state: state.position != before or self.doubts(), timeout_s)
         doubts = self.doubts()
         if doubts:
             raise InDoubt(doubts, todo="look at the world, then settle it with `logact doubt`")
+
+    def _pause_s(self, until_ms: int) -> float:
+        """How long to wait for the next try of something: by the wall clock, or less if that went back."""
+        end = min(self._rests.values(), default=0.0)
+        left_s = min((until_ms - self.host.env.wall_ms()) / 1000, end - self.host.env.monotonic())
+        return max(0.001, left_s)
 
     @staticmethod
     def _refuse_unsound(state: State) -> None:

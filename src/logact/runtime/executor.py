@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from logact import codec
-from logact.core import executing, invariants
+from logact.core import executing, invariants, retrying
 from logact.core.machine import ANSWER
 from logact.core.state import Action, State
 from logact.entry import (
     BlobRef,
     Cancel,
+    Effect,
     Entry,
     Failure,
     Intent,
@@ -56,6 +57,7 @@ class Executor:
         secrets: Secrets | None = None,
         name: str = "executor",
         output_bytes_max: int = values.OUTPUT_BYTES_MAX,
+        retry: Mapping[str, retrying.Backoff] | None = None,
     ) -> None:
         self.host = host
         self.tools = tools
@@ -63,6 +65,7 @@ class Executor:
         self.secrets = secrets or Secrets()
         self.name = name
         self.output_bytes_max = output_bytes_max
+        self.retry = retry or {}
         self.running: dict[int, asyncio.Timeout | None] = {}
         self._threads: dict[int, ThreadWatch] = {}  # by action: threads that went on when their call was given up
         self.proposing = 0  # inline proposals that are being appended: what they start is their proposer's to run
@@ -208,6 +211,8 @@ class Executor:
             result, blobs = await self._outcome(action, intent, attempt)
             tool = self.tools.get(intent.tool)
             effect = stricter(intent.effect, tool.effect) if tool is not None else intent.effect
+            if result.error is not None and self.retry:
+                result = self._scheduled(action, result, result.error, effect)
             entry = self._entry(result, intent)
             if ride and effect in ("read", "idempotent") and not blobs:
                 self.host.riding.append(entry)
@@ -215,6 +220,12 @@ class Executor:
                 await self._write_down(entry, blobs)
         finally:
             self.running.pop(action_id, None)
+
+    def _scheduled(self, action: Action, result: Result, error: Failure, effect: Effect) -> Result:
+        """A failure with what comes next: when the action is tried again, or that it is given up."""
+        env = self.host.env
+        plan = retrying.schedule(self.retry, action, error, effect, now_ms=env.wall_ms(), random=env.random())
+        return msgspec.structs.replace(result, retry_at_ms=plan.at_ms, gave_up=plan.gave_up)
 
     async def _write_down(self, entry: NewEntry, blobs: list[tuple[str, bytes]]) -> None:
         """Append a result; while the log is away, keep trying: what happened must not be forgotten."""
@@ -234,7 +245,7 @@ class Executor:
         env = self.host.env
         began = env.monotonic()
         blobs: list[tuple[str, bytes]] = []
-        key = executing.external_key(self.host.state.log, action.id)
+        key = executing.key_of(self.host.state.log, action)
         context = ToolContext(
             agent=intent.agent,
             run=intent.run,

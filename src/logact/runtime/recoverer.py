@@ -194,7 +194,7 @@ class Recoverer:
             run=intent.run,
             action=action.id,
             attempt=len(action.attempts),
-            key=executing.external_key(state.log, action.id),
+            key=executing.key_of(state.log, action),
             epoch=state.epoch(intent.agent),
             log=state.log,
         )

@@ -118,7 +118,8 @@ class Transcript:
         if isinstance(payload, Result):
             if payload.error is not None:
                 sure = " It certainly had no effect." if payload.error.definite else ""
-                return f"FAILED ({payload.error.kind}): {payload.error.message}{sure}", True, ()
+                end = f" It was {payload.gave_up}." if payload.gave_up else ""
+                return f"FAILED ({payload.error.kind}): {payload.error.message}{sure}{end}", True, ()
             return await self._value(payload), False, payload.parts
         if isinstance(payload, Abort):
             hint = f" {payload.hint}" if payload.hint else " Do not repeat it unchanged."
