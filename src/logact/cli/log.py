@@ -16,7 +16,7 @@ from logact.cli.stats import statistics, stats_json, stats_lines
 from logact.core import machine
 from logact.core.state import State
 from logact.entry import KINDS, Entry
-from logact.errors import UsageError
+from logact.errors import LogCorrupt, UsageError
 from logact.introspection.history import history
 from logact.logs.base import Clause, Filter, SharedLog
 
@@ -244,8 +244,8 @@ def _strips(told: Any, positions: set[int]) -> list[str]:
         [str(one.id), one.intent.tool, describe.strip(told.effective(one.id), one.status), one.status]
         for one in actions
     ]
-    legend = "  ".join(
-        f"{look.glyph(name)} {word}"
+    legend = " ".join(
+        f"{look.glyph(name)}\u00a0{word}"
         for name, word in (
             ("intent", "intent"),
             ("approve", "for"),
@@ -258,7 +258,12 @@ def _strips(told: Any, positions: set[int]) -> list[str]:
             ("doubt", "in doubt"),
         )
     )
-    return ["", *look.table(rows, head=["ACTION", "TOOL", "LIFE", "STATUS"], right=[0]), "", legend]
+    return [
+        "",
+        *look.table(rows, head=["ACTION", "TOOL", "LIFE", "STATUS"], right=[0]),
+        "",
+        *(line.replace("\u00a0", " ") for line in look.wrapped("", legend, label_width=0)),
+    ]
 
 
 def _detail(entry: Entry, verdict: str) -> list[str]:
@@ -355,7 +360,15 @@ def verify(log: str, witness: str | None, as_json: bool) -> None:
     async def work(opened: SharedLog) -> Any:
         return await check(opened, witness=Path(witness) if witness else None)
 
-    report = with_log(log, work)
+    try:
+        report = with_log(log, work)
+    except LogCorrupt as error:  # the engine itself cannot read on
+        if as_json:
+            put_json({"ok": False, "problems": [{"position": 0, "what": f"{error.message}: {error.received}"}]})
+        else:
+            put(look.paint("DAMAGED", "red") + ": the log cannot be read to its end")
+            put(look.wrapped("", f"{error.message}: {error.received}", label_width=2))
+        raise click.exceptions.Exit(3) from error
     if as_json:
         put_json({"ok": not report.problems, **look.plain(report)})
     else:
