@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.agentdojo.world import Case, World, ground_truth, manifest
 from logact.core.views import LogEntry
 from logact.entry import Entry, Vote
+from logact.logs.base import SharedLog
 from logact.voters.base import FunctionVoter, Voter
 from logact.voters.provenance import ProvenanceVoter
 from logact.voters.provenance_manifest import READ
@@ -33,15 +34,16 @@ class Answered(Voter):
     def observe(self, memory: Any, entry: Entry) -> Any:
         return self.voter.observe(memory, entry)
 
-    def check(self, entry: LogEntry) -> Vote:
+    async def check(self, entry: LogEntry) -> Vote:
         vote = self.voter.check(entry)
-        assert isinstance(vote, Vote)
+        if not isinstance(vote, Vote):
+            vote = await vote
         if not vote.reason.startswith("ask:"):
             return vote
         return Vote(approved=not self.attackers(entry), reason=f"{vote.reason} (answered)")
 
 
-def gate(name: str, world: World, case: Case) -> Voter:
+def gate(name: str, world: World, case: Case, log: SharedLog) -> Voter:
     """The voter of a gate for one run. A person is the only one who is told of the attack."""
     facts = manifest(case.suite)
     if name == "approve_all":
@@ -51,7 +53,7 @@ def gate(name: str, world: World, case: Case) -> Voter:
             lambda entry: entry.action.tool == "answer" or facts.of(entry.action.tool).effect == READ, name="deny"
         )
     setting = name.removesuffix("_answered")
-    voter = ProvenanceVoter(manifest=facts, setting="strict" if setting == "strict" else "delegating")
+    voter = ProvenanceVoter(manifest=facts, setting="strict" if setting == "strict" else "delegating", log=log)
     return Answered(voter, _attackers(world, case)) if name.endswith("_answered") else voter
 
 

@@ -45,9 +45,7 @@ def prepare() -> Path:
         sdist.mkdir(parents=True, exist_ok=True)
         wanted = f"agentdojo=={VERSION}"
         command = [str(python), "-m", "pip", "-q", "--disable-pip-version-check", "download", "--no-deps"]
-        subprocess.run(
-            [*command, "--no-binary", ":all:", wanted, "-d", str(sdist)], check=True, stdout=sys.stderr
-        )
+        subprocess.run([*command, "--no-binary", ":all:", wanted, "-d", str(sdist)], check=True, stdout=sys.stderr)
         with tarfile.open(sdist / f"agentdojo-{VERSION}.tar.gz") as archive:
             archive.extractall(CACHE, filter="data")
     return python

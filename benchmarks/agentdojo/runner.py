@@ -39,12 +39,11 @@ def run_case(case: Case, gate_name: str) -> Outcome:
 async def _run(case: Case, gate_name: str) -> Outcome:
     task = suite(case.suite).user_tasks[case.user_task]
     world = World(case.suite, task, case.injections, exact=case.exact)
-    outcome = Outcome(
-        suite=case.suite, user_task=case.user_task, injection_task=case.injection_task, gate=gate_name
-    )
+    outcome = Outcome(suite=case.suite, user_task=case.user_task, injection_task=case.injection_task, gate=gate_name)
     model: Any = Replayed(case.turns) if case.turns is not None else Obeying(world, case)
-    voter = gate(gate_name, world, case)
-    agent = LogActAgent("agent", open_log("memory:"), [voter], model=model, tools=world.tools())
+    log = open_log("memory:")
+    voter = gate(gate_name, world, case, log)
+    agent = LogActAgent("agent", log, [voter], model=model, tools=world.tools())
     tools: dict[int, Intent] = {}
 
     def watch(state: State, entry: Entry) -> None:

@@ -6,14 +6,17 @@ agent wrote before. A third party's text may inform; it may not order. See ``doc
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import Any, Literal
+
+import msgspec
 
 from logact.core.machine import ANSWER
 from logact.core.views import LogEntry
 from logact.entry import Entry, Vote
 from logact.errors import SpecError
+from logact.logs.base import SharedLog
 from logact.voters import provenance_memory
 from logact.voters.base import Voter
 from logact.voters.provenance_answer import judge_answer
@@ -32,7 +35,9 @@ class ProvenanceVoter(Voter):
     TOML file, a table, or a :class:`Manifest`) says it in more detail and wins. ``setting``: in ``delegating``,
     data in a source that the user named may fill a destination; in ``strict`` that is a question to a person.
     ``asks`` says how a question votes: ``reject`` (with a hint to ask the user), or ``abstain``, for policies in
-    which a person is asked where this voter abstains. Reasons of questions begin with ``ask:``.
+    which a person is asked where this voter abstains. Reasons of questions begin with ``ask:``. ``log`` lets it
+    read large results, which the log keeps beside its entries; without it only their first 2,000 characters count,
+    as text of strangers.
     """
 
     kind = "provenance"
@@ -44,6 +49,7 @@ class ProvenanceVoter(Voter):
         manifest: Manifest | str | Path | dict[str, Any] | None = None,
         setting: Setting = "delegating",
         asks: Literal["reject", "abstain"] = "reject",
+        log: SharedLog | None = None,
         name: str = "",
     ) -> None:
         super().__init__(name or "provenance")
@@ -58,6 +64,8 @@ class ProvenanceVoter(Voter):
         self.manifest = Manifest({**declared(tools).tools, **given_facts})
         self.setting: Setting = setting
         self.asks = asks
+        self.log = log
+        self._expanded: tuple[tuple[Any, ...], dict[str, Any]] | None = None  # the last run with large results
 
     def initial(self) -> Any:
         return provenance_memory.initial()
@@ -73,8 +81,22 @@ class ProvenanceVoter(Voter):
             "manifest": self.manifest.data(),
         }
 
-    def check(self, entry: LogEntry) -> Vote:
-        verdict = self.judge(entry)
+    def check(self, entry: LogEntry) -> Vote | Awaitable[Vote]:
+        run = provenance_memory.run_of(entry.memory, entry.run)
+        if run["large"] and self.log is not None:
+            return self._with_large_results(entry, run, self.log)
+        return self._vote(self.judge(entry, run))
+
+    async def _with_large_results(self, entry: LogEntry, run: dict[str, Any], log: SharedLog) -> Vote:
+        """Results beside the log are read by digest, so that what the fold holds stays small."""
+        wanted = [large["digest"] for large in run["large"]]
+        key = (entry.run, *wanted, len(run["records"]), len(run["words"]), len(run["effects"]))
+        if self._expanded is None or self._expanded[0] != key:
+            values = {digest: msgspec.json.decode(await log.get_blob(digest)) for digest in dict.fromkeys(wanted)}
+            self._expanded = (key, provenance_memory.expanded(run, values, self.manifest))
+        return self._vote(self.judge(entry, self._expanded[1]))
+
+    def _vote(self, verdict: Verdict) -> Vote:
         if verdict.outcome == "commit":
             return Vote(approved=True, reason=verdict.reason)
         if verdict.outcome == "ask":
@@ -82,10 +104,10 @@ class ProvenanceVoter(Voter):
             return Vote(approved=approved, reason=f"ask: {verdict.reason}", hint=verdict.hint)
         return Vote(approved=False, reason=verdict.reason, hint=verdict.hint)
 
-    def judge(self, entry: LogEntry) -> Verdict:
-        """The verdict behind the vote: ``commit``, ``ask`` or ``abort``."""
+    def judge(self, entry: LogEntry, run: dict[str, Any]) -> Verdict:
+        """The verdict behind the vote (``commit``, ``ask`` or ``abort``), from what is remembered of the run."""
         strict = self.setting == "strict"
-        context = Context(entry.memory, entry.run, entry.task, firm=strict)
+        context = Context(entry.memory, run, entry.task, firm=strict)
         if entry.action.tool == ANSWER:
             return judge_answer(context, entry.action.arguments)
         facts = self.manifest.of(entry.action.tool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from logact.voters.provenance_memory import Memory, fingerprint, run_of, user_said
+from logact.voters.provenance_memory import Memory, fingerprint, user_said
 from logact.voters.provenance_text import (
     holds,
     in_data_position,
@@ -43,27 +43,29 @@ class Label(IntEnum):
 
 class Origin(NamedTuple):
     """A value's label; ``tainted`` if an order of a third party names it; ``rivals``: how many values of its type
-    its source holds; ``source`` is the tool that gave it; ``siblings`` are members of its list that the user named."""
+    its source holds; ``source`` is the tool that gave it; ``siblings``: the user named another member of its list;
+    ``pointed``: the user pointed at the text that it stands in."""
 
     label: Label
     tainted: bool = False
     rivals: int = 0
     source: str = ""
     siblings: bool = False
+    pointed: bool = False
 
 
 class Context:
     """What one vote looks at: a run's part of the memory, with what follows from it, computed once."""
 
-    def __init__(self, memory: Memory | None, run_id: int, task: str, *, firm: bool) -> None:
+    def __init__(self, memory: Memory | None, run: dict[str, Any], task: str, *, firm: bool) -> None:
         self.memory = memory or {}
-        self.run = run_of(memory, run_id)
+        self.run = run
         self.said = "\n".join(self.run["words"]) or task
         self.lowered = self.said.casefold()
         self.stems = stems(self.said)
         self.firm = firm
         self.records: list[dict[str, Any]] = self.run["records"]
-        self.follows = any(order for order in [_follows(self.lowered)])
+        self.follows = _follows(self.lowered)
         self._order_texts: list[str] | None = None
 
     def selected(self, record: dict[str, Any]) -> bool:
@@ -195,7 +197,7 @@ def _in_texts(context: Context, value: str, folded: str, tainted: bool) -> Origi
                 label = Label.DELEGATED
             if label > best.label:
                 rivals = len({other for sort, other in typed_values(text) if sort == kind}) if kind != "phrase" else 1
-                best = Origin(label, tainted, rivals, record["tool"])
+                best = Origin(label, tainted, rivals, record["tool"], pointed=context.selected(record))
     if best.label == Label.MODEL and kind == "phrase" and len(words(folded)) >= 3:
         mine = {word for word in words(folded) if len(word) > 2}
         if mine and any(mine <= set(words(order)) for order in context.order_texts):

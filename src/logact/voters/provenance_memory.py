@@ -35,6 +35,7 @@ TEXT_CHARS_MAX = 20_000
 SEGMENT_CHARS_MAX = 600
 ORDERS_MAX = 400
 EFFECTS_MAX = 200
+LARGE_MAX = 50
 WAITING_MAX = 128
 OWN_MAX = 4000
 FIELD_CHARS_MAX = 120
@@ -61,7 +62,7 @@ def run_of(memory: Memory | None, run: int) -> dict[str, Any]:
 
 
 def _new_run() -> dict[str, Any]:
-    return {"words": [], "records": [], "orders": [], "speech": [], "effects": [], "cut": False}
+    return {"words": [], "records": [], "orders": [], "speech": [], "effects": [], "large": []}
 
 
 def observe(memory: Memory, entry: Entry, manifest: Manifest) -> Memory:
@@ -121,8 +122,13 @@ def _result(memory: Memory, entry: Entry, result: Result, manifest: Manifest) ->
     facts = manifest.of(tool)
     found = {**memory, "waiting": {name: kept for name, kept in memory["waiting"].items() if name != key}}
     run = dict(run_of(memory, run_id))
-    value = result.value if result.blob is None else result.blob.preview
+    value = result.value
     failed = result.error is not None
+    if result.blob is not None:
+        large = {"digest": result.blob.digest, "tool": tool, "arguments": arguments}
+        run["large"] = [*run["large"], large][-LARGE_MAX:]
+        # of a large value only its head stands in the entry, with no structure: nothing in it is a field
+        value, facts = result.blob.preview, ToolFacts(effect=facts.effect)
     if result.error is not None:
         value, facts = result.error.message, ToolFacts(effect=facts.effect)  # errors quote what strangers wrote
     made = facts.effect != READ and tool != "answer"
@@ -133,6 +139,16 @@ def _result(memory: Memory, entry: Entry, result: Result, manifest: Manifest) ->
     if tool != "answer":
         _read(run, tool, facts, arguments, value, manifest, own=made and not failed)
     return _with_run(found, run_id, run)
+
+
+def expanded(run: dict[str, Any], values: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """A run with its large results read as a whole; ``values`` are they, by digest."""
+    found = dict(run)
+    for large in run["large"]:
+        if large["digest"] in values:
+            facts = manifest.of(large["tool"])
+            _read(found, large["tool"], facts, large["arguments"], values[large["digest"]], manifest)
+    return found
 
 
 def _brief(arguments: Any) -> dict[str, str]:
@@ -221,7 +237,6 @@ def _read(
             "selected": 0,
         }
         fresh.append(record)
-    run["cut"] = run["cut"] or len(run["records"]) + len(fresh) > RECORDS_MAX
     run["records"] = [*run["records"], *_choose(fresh, said, asked, facts)][-RECORDS_MAX:]
     names = frozenset(name for name in manifest.tools if "_" in name)
     orders, speech = [], []
@@ -278,14 +293,22 @@ def _split(item: Any, facts: ToolFacts) -> tuple[dict[str, str], list[str]]:
             counts[path] = counts.get(path, 0) + 1
             label = path if counts[path] == 1 else f"{path}#{counts[path]}"
             fields[("~" if from_strings and free else "") + label] = text.strip().casefold()
-        if (
-            isinstance(item, dict)
-            and not facts.untrusted
-            and len(path) <= FIELD_CHARS_MAX
-            and len(fields) < FIELDS_MAX
-        ):
-            fields.setdefault(f"key:{path}", path.casefold())
+    for path, name in _keys(item):
+        data = kind_of(name) != "phrase" or not name.isidentifier() or not facts.untrusted
+        if data and len(name) <= FIELD_CHARS_MAX and len(fields) < FIELDS_MAX:
+            fields[f"key:{path}#{len(fields)}"] = name.casefold()
     return fields, texts
+
+
+def _keys(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The keys of objects in a value: where they are data (an address, a name), they are values too."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield path, str(name)
+            yield from _keys(item, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _keys(item, path)
 
 
 def _text_names(facts: ToolFacts) -> frozenset[str]:

@@ -138,10 +138,9 @@ def verbs_in(segment: str, verbs: frozenset[str]) -> list[str]:
         before = tokens[place - 1] if place else ""
         if before in _NOUN_BEFORE:
             continue
-        after = place + 1 < len(tokens)
         if token in _TWO_FACED and place and before not in _VERB_BEFORE and not _opens(segment, token):
             continue
-        if after or place == 0:
+        if place + 1 < len(tokens):
             found.append(token)
     return found
 
