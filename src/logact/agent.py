@@ -34,6 +34,7 @@ from logact.entry import (
 )
 from logact.errors import (
     ActionRejected,
+    ConditionFailed,
     InDoubt,
     LimitReached,
     RunFinished,
@@ -186,6 +187,14 @@ class LogActAgent:
     def observe(self, observer: Callable[[State, Entry], None]) -> None:
         """Call ``observer(state, entry)`` for each entry from here on, as it becomes visible (for progress)."""
         self._observers.append(observer)
+        if self._parts is not None:
+            self._parts.host.tail.observe(observer)
+
+    def unobserve(self, observer: Callable[[State, Entry], None]) -> None:
+        """Stop calling an observer."""
+        self._observers.remove(observer)
+        if self._parts is not None:
+            self._parts.host.tail.unobserve(observer)
 
     # --- a whole run ---------------------------------------------------------------------------------------------
 
@@ -197,22 +206,25 @@ class LogActAgent:
         dry_run: bool = False,
         images: Sequence[tuple[bytes, str]] = (),
         key: str = "",
+        wait: bool = True,
     ) -> Answer:
         """Work on a task until it is answered.
 
         An unfinished run of this agent with the same task (or any, if ``task`` is None) is resumed where it
         stands; ``new`` starts another. A finished one with the same task raises RunFinished. ``dry_run`` proposes and
-        votes, and carries out nothing but reads. Raises InDoubt if only a person can tell what happened.
+        votes, and carries out nothing but reads. Raises InDoubt if only a person can tell what happened. With
+        ``wait=False`` a run that waits for nothing but people's approvals raises WaitingForApproval instead.
         """
         async with self._playing() as parts:
             run_id = await self._find_or_start(parts, task, new, dry_run, images, key)
-            return await self._drive(parts, run_id)
+            return await self._drive(parts, run_id, wait=wait)
 
     async def send(self, message: str, run: int = 0, *, images: Sequence[tuple[bytes, str]] = ()) -> Answer:
         """A further message: continues a finished run (the last, if none is named), or joins a running one."""
         async with self._playing() as parts:
             run_id = run or _last_run(parts.host.state, self.agent_id)
-            if run_id not in parts.host.state.runs:
+            known = parts.host.state.runs.get(run_id)
+            if known is None or known.agent != self.agent_id:
                 raise UsageError("There is no such run to continue", received=str(run), todo="see `logact actions`")
             await self._input(parts, run_id, message, images)
             return await self._drive(parts, run_id)
@@ -251,15 +263,17 @@ class LogActAgent:
         except BaseExceptionGroup as errors:
             raise _only(errors) from None
         finally:
-            self._observers.remove(put)
+            self.unobserve(put)
 
     # --- the finer calls -----------------------------------------------------------------------------------------
 
     async def propose_action(self, action: Action, *, run: int = 0, retry_of: int = 0) -> LogEntry:
         """Phase 1: write the proposal to the log. Nothing runs. Raises ArgumentError for arguments that don't fit."""
         async with self._playing() as parts:
-            state = parts.host.state
             run_id = run or await self._own_loop_run(parts)
+            state = parts.host.state
+            if run_id not in state.runs:
+                raise UsageError("There is no such run", received=str(run_id), todo="see `logact actions`")
             intent = parts.proposer.intent_for_action(state.runs[run_id], action, retry_of=retry_of)
             small, blobs = parts.proposer.outsourced(intent)
             done = await parts.host.append([parts.host.about(intent, small, "driver", self.agent_id)], blobs=blobs)
@@ -309,7 +323,10 @@ class LogActAgent:
 
             host.tail.observe(collect)
             try:
-                if not await parts.executor.perform(key):
+                mine = await parts.executor.perform(key)
+                if not mine and key in parts.executor.running:  # the agent's own loop has taken it up
+                    await host.tail.until(lambda state: key not in parts.executor.running)
+                if not results:
                     blocked = host.state.blocked(host.state.actions[key])
                     return ExecutionResult(success=False, error=f"not started: {blocked or 'the log moved on'}")
             finally:
@@ -346,8 +363,13 @@ class LogActAgent:
                 if not pending and not startable:
                     break
                 for action in pending:
-                    if not await parts.recoverer.settle(action):
+                    try:
+                        settled = await parts.recoverer.settle(action)
+                    except ConditionFailed:
+                        continue  # somebody else was faster
+                    if not settled:
                         await parts.host.env.sleep(0.2)
+                        await parts.host.tail.catch_up()
                 for action in startable:
                     await parts.executor.perform(action.id)
             doubts = parts.recoverer.doubts()
@@ -389,7 +411,9 @@ class LogActAgent:
                 action = state.actions.get(chosen)
                 raise UsageError(
                     "There is no failed action to give up",
-                    received=f"action {chosen} ({action.status if action else 'unknown'})" if chosen else "none failed",
+                    received=f"action {chosen} ({action.status if action else 'unknown'})"
+                    if chosen
+                    else "none failed",
                     expected=", ".join(map(str, failed)) or "a failed action",
                 )
             intent = state.actions[chosen].intent
@@ -473,12 +497,12 @@ class LogActAgent:
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
-    async def _drive(self, parts: _Parts, run_id: int) -> Answer:
+    async def _drive(self, parts: _Parts, run_id: int, *, wait: bool = True) -> Answer:
         if self.model is None:
             raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")
         try:
             async with _running(*parts.loops()):
-                run = await parts.driver(self.model).drive(run_id)
+                run = await parts.driver(self.model, wait=wait).drive(run_id)
         except BaseExceptionGroup as errors:
             raise _only(errors) from None
         if run.status == "stopped":
@@ -504,7 +528,7 @@ class LogActAgent:
     ) -> int:
         state = parts.host.state
         if not new:
-            mine = [run for run in state.runs.values() if run.agent == self.agent_id]
+            mine = [run for run in state.runs.values() if run.agent == self.agent_id and run.dry_run == dry_run]
             unfinished = [run for run in mine if (run.status == "running" and run.context) or run.inbox]
             for run in reversed(unfinished):
                 if task is None or run.title == task:
@@ -583,7 +607,7 @@ class _Parts:
         self.own_run = 0
         self.farewell: Exception | None = None
 
-    def driver(self, model: Model) -> Driver:
+    def driver(self, model: Model, *, wait: bool = True) -> Driver:
         """A driver for one run."""
         agent = self.agent
         kind = agent.answer_type
@@ -599,6 +623,7 @@ class _Parts:
             context_tokens_max=agent.context_tokens_max,
             model_timeout_s=agent.model_timeout_s,
             doubts=self.recoverer.doubts,
+            waits=(lambda run: "") if wait else self.voter_host.waits,
         )
 
     def loops(self) -> list[Any]:

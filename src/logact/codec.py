@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,9 @@ PAYLOAD_BYTES_MAX = 256 * 1024
 
 RECORD_BYTES_MAX = 900_000
 """The largest encoded record, so that every engine can hold it in one message."""
+
+DEPTH_MAX = 100
+"""How deep values may nest, so that whoever decodes a record has stack enough, however deep it stands itself."""
 
 SALT_BYTES = 12
 GENESIS = ""
@@ -98,6 +102,7 @@ class EncodedRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")  # base64.urlsafe_b64encode does the same, with more calls
+_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _encode = msgspec.json.Encoder().encode
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -186,11 +191,12 @@ def encode_record(
 def _encode_payload(payload: Payload) -> bytes:
     try:
         data = _encode(payload)
-    except (TypeError, ValueError) as error:
+        check_depth(data)
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"A {type(payload).__name__} entry holds something that is not JSON",
             received=str(error),
-            expected="text, numbers, booleans, null, lists and objects",
+            expected=f"text, numbers, booleans, null, lists and objects, nested at most {DEPTH_MAX} deep",
             todo="convert the value first",
         ) from error
     if len(data) > PAYLOAD_BYTES_MAX:
@@ -203,12 +209,27 @@ def _encode_payload(payload: Payload) -> bytes:
     return data
 
 
+def check_depth(data: bytes) -> None:
+    """Raise ValueError if some JSON nests too deep."""
+    if data.count(b"[") + data.count(b"{") <= DEPTH_MAX:
+        return
+    depth = 0
+    for found in _BRACKETS.finditer(data):
+        token = found.group()
+        if token in b"[{":
+            depth += 1
+            if depth > DEPTH_MAX:
+                raise ValueError(f"it nests deeper than {DEPTH_MAX} levels")
+        elif token in b"]}":
+            depth -= 1
+
+
 def read_head(body: bytes) -> tuple[Head, str]:
     """The head of a stored record and its hash, without looking at payloads. Raises LogCorrupt."""
     try:
         box = _decode_body(body)
         return _decode_head(box.head), box.hash
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LogCorrupt("A stored record cannot be read", received=str(error)) from error
 
 
@@ -217,7 +238,7 @@ def check_record(body: bytes) -> str:
     try:
         box = _decode_body(body)
         head = _decode_head(box.head)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LogCorrupt("A stored record cannot be read", received=str(error)) from error
     if digest(bytes(box.head)) != box.hash:
         raise LogCorrupt(
@@ -242,7 +263,7 @@ def decode_record(body: bytes, record: int) -> list[Entry]:
     try:
         box = _decode_body(body)
         head = _decode_head(box.head)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LogCorrupt(f"Record {record} cannot be read", received=str(error)) from error
     found: list[Entry] = []
     for place, entry in enumerate(head.entries):
@@ -285,7 +306,7 @@ def _decode_payload(entry: EntryHead, box: _Box | None, record: int) -> Payload:
         return _unknown(entry.kind, box)
     try:
         payload: Payload = _decoders[entry.kind](box.data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _unknown(entry.kind, box)
     changes = {}
     for field in cls.REFERENCES:
@@ -298,7 +319,7 @@ def _decode_payload(entry: EntryHead, box: _Box | None, record: int) -> Payload:
 def _unknown(kind: str, box: _Box) -> Unknown:
     try:
         return Unknown(kind=kind, data=_decode_any(box.data))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Unknown(kind=kind, data=repr(bytes(box.data)[:200]))
 
 

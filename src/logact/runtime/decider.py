@@ -50,7 +50,7 @@ class Decider:
     async def run(self) -> None:
         """Decide until cancelled."""
         while True:
-            deadline_ms = deciding.next_deadline_ms(self.host.state)
+            deadline_ms = self._deadline_ms(self.host.state)
             wait_s = None
             if deadline_ms:
                 wait_s = max(0.0, (deadline_ms - self.host.env.wall_ms()) / 1000) + 0.001
@@ -62,7 +62,19 @@ class Decider:
 
     def _changed(self, deadline_ms: int) -> Callable[[State], bool]:
         """Something can be decided, or there is an earlier deadline to watch."""
-        return lambda state: self.due(state) or deciding.next_deadline_ms(state) != deadline_ms
+        return lambda state: self.due(state) or self._deadline_ms(state) != deadline_ms
+
+    def _deadline_ms(self, state: State) -> int:
+        """The earliest deadline that is this decider's to watch (0: none); another's would never go away."""
+        if state.halted:
+            return 0
+        mine = (state.actions[key] for key in state.open_actions if self._mine(state.actions[key]))
+        times = [
+            action.intent.deadline_ms if action.status == "proposed" else action.start_by_ms
+            for action in mine
+            if action.status in ("proposed", "validated")
+        ]
+        return min((time for time in times if time), default=0)
 
     async def settle(self) -> None:
         """Append every decision and expiry that is due now."""

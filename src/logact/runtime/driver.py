@@ -27,6 +27,7 @@ from logact.entry import (
 )
 from logact.errors import (
     ConditionFailed,
+    Fenced,
     InDoubt,
     LimitReached,
     LogCorrupt,
@@ -34,9 +35,11 @@ from logact.errors import (
     ModelNonsense,
     ModelUnavailable,
     ReadOnlyIncarnation,
+    WaitingForApproval,
 )
 from logact.logs.base import Clause, Filter
 from logact.models.base import Message, Model, ModelAnswer, ModelRequest
+from logact.runtime import values
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.inline import Inline
@@ -48,6 +51,9 @@ MODEL_TIMEOUT_S = 600.0
 
 NONSENSE_MAX = 3
 """How often in a row the model may answer nonsense before the driver gives up."""
+
+TEXT_CHARS_MAX = 40_000
+"""How much text one answer of the model may hold; the middle of a longer one is left out."""
 
 KEPT_TAIL = 6
 """About how many of the last context entries a compaction leaves as they are."""
@@ -70,6 +76,7 @@ class Driver:
         context_tokens_max: int = 0,
         model_timeout_s: float = MODEL_TIMEOUT_S,
         doubts: Callable[[], str] = lambda: "",
+        waits: Callable[[int], str] = lambda run: "",
     ) -> None:
         self.host = host
         self.model = model
@@ -82,6 +89,7 @@ class Driver:
         self.context_tokens_max = context_tokens_max
         self.model_timeout_s = model_timeout_s
         self.doubts = doubts
+        self.waits = waits
         self.transcript = Transcript(host)
         self.inferences = 0
         self.name = host.agent
@@ -115,6 +123,7 @@ class Driver:
             state = self.host.state
             self._refuse_unsound(state)
             run = state.runs[run_id]
+            self._refuse_fenced(state, run.agent)
             held = state.control_over(run.agent, run.id)
             if held and run.status == "running":
                 await self._released(run, held)
@@ -179,10 +188,15 @@ class Driver:
         if self.host.state.position != before:
             return  # what rode may be all that was waited for, and nothing else need come
         timeout_s = self._pause_s(until_ms) if until_ms else None
-        await self.host.tail.until(lambda state: state.position != before or self.doubts(), timeout_s)
+        await self.host.tail.until(
+            lambda state: state.position != before or self.doubts() or self.waits(run.id), timeout_s
+        )
         doubts = self.doubts()
         if doubts:
             raise InDoubt(doubts, todo="look at the world, then settle it with `logact doubt`")
+        waits = self.waits(run.id)
+        if waits:
+            raise WaitingForApproval(waits, todo="answer with `logact approve` or `logact deny`, then run again")
 
     def _pause_s(self, until_ms: int) -> float:
         """How long to wait for the next try of something: by the wall clock, or less if that went back."""
@@ -201,10 +215,21 @@ class Driver:
                 todo="upgrade LogAct; this version may read, and does not act",
             )
 
+    def _refuse_fenced(self, state: State, agent: str) -> None:
+        held = state.agents.get(agent)
+        if self.inline is not None and held is not None and held.holder not in ("", self.host.incarnation):
+            raise Fenced(
+                "Another process took this agent over",
+                received=f"epoch {held.epoch}, held by incarnation {held.holder}",
+                todo="stop here; that process goes on",
+            )
+
     # --- the model -----------------------------------------------------------------------------------------------
 
     async def _infer(self, run: RunState) -> None:
         await self.host.flush()
+        # what came while the model was thinking was not seen by it: all this is as it was when it was asked
+        turn, base, seen, asked_at = run.turn + 1, run.inference, list(run.context), self.host.state.position
         request = ModelRequest(
             system=self.system,
             messages=tuple(await self.transcript.messages(run)),
@@ -214,12 +239,11 @@ class Driver:
         began = self.host.env.monotonic()
         answer = await self._ask(run, request)
         secrets = self.proposer.secrets
-        text = secrets.redact_text(answer.text)
+        text = values.cut(secrets.redact_text(answer.text), TEXT_CHARS_MAX)
         calls = tuple(self._checked(call) for call in answer.calls)
         if self.answer_schema is not None and not calls:
             calls = (self._text_as_answer(text),)
         prompt = self.system.encode()
-        base, seen = run.inference, run.context
         if base in seen:
             seen = seen[seen.index(base) + 1 :]
         else:
@@ -227,7 +251,7 @@ class Driver:
         system_seen = [codec.digest(prompt)] if prompt and not base else []
         inference = Inference(
             run=run.id,
-            turn=run.turn + 1,
+            turn=turn,
             model=answer.model or self.model.name,
             base=base,
             context=(*system_seen, *seen),
@@ -241,17 +265,12 @@ class Driver:
         blobs: list[tuple[str, bytes]] = [(codec.digest(prompt), prompt)] if system_seen else []
         inference, more = _outsourced(inference)
         self.inferences += 1
-        unless = Filter((Clause(kinds=("Inference", "Compaction", "Input"), runs=(run.id,)),))
-        try:
-            await self.host.append(
-                [self.host.entry(inference, "driver", self.name, run=run.id)], unless=unless, blobs=blobs + more
-            )
-        except ConditionFailed:
-            # an input came while the model was thinking: what it said was paid for and is still its answer
-            if self.host.state.runs[run.id].turn == run.turn and not self.host.state.runs[run.id].waiting_calls:
-                await self.host.append(
-                    [self.host.entry(inference, "driver", self.name, run=run.id)], blobs=blobs + more
-                )
+        entry = self.host.entry(inference, "driver", self.name, run=run.id)
+        rival = Clause(kinds=("Inference", "Compaction"), runs=(run.id,))
+        taken = Clause(kinds=("Fence",), agents=(run.agent,))
+        # not an input: what the model said was paid for, and the fold puts what it had not seen after it
+        unless = Filter((rival, taken))
+        await self.host.append([entry], unless=unless, after=asked_at, blobs=blobs + more)
 
     async def _ask(self, run: RunState, request: ModelRequest) -> ModelAnswer:
         """The model's answer; nonsense is asked again a few times, what fails is noted in the log and raised."""

@@ -31,12 +31,14 @@ from logact.entry import (
     stricter,
 )
 from logact.env import ThreadWatch, watching
-from logact.errors import AppendUnknown, ConditionFailed, LogActError, LogError, UsageError
+from logact.errors import AppendUnknown, BlobMissing, ConditionFailed, LogActError, LogCorrupt, LogError, UsageError
 from logact.logs.base import Clause, Filter
 from logact.runtime import values
 from logact.runtime.host import Host
 from logact.runtime.secrets import Secrets
 from logact.tools import ImageResult, Tool, ToolContext, failure_of
+
+BEGAN_KEPT_MAX = 1000
 
 TOOL_TIMEOUT_S = 300.0
 """How long a tool may take, unless it says otherwise."""
@@ -125,7 +127,7 @@ class Executor:
 
     async def _work(self, action: Action, fresh: bool) -> None:
         try:
-            await self.perform(action.id, fresh=fresh)
+            await self._perform(action.id, fresh=fresh)
         except LogActError:
             # the log refused or is away: forget, fold again, look again
             await self.host.env.sleep(0.1 + 0.1 * self.host.env.random())
@@ -133,36 +135,56 @@ class Executor:
             self.running.pop(action.id, None)
             self.host.tail.wake()
 
-    async def perform(self, action_id: int, *, fresh: bool = True, ride: bool = False) -> bool:
-        """Start an action (unless it was started by us already) and run it. False if the start took no effect."""
+    async def perform(self, action_id: int, *, fresh: bool = True) -> bool:
+        """Start an action (unless it was started by us already) and run it.
+
+        False if the start took no effect, or another task of this process has taken the action up.
+        """
+        if action_id in self.running:
+            return False
+        self.running[action_id] = None
+        try:
+            return await self._perform(action_id, fresh=fresh)
+        finally:
+            self.running.pop(action_id, None)
+            self.host.tail.wake()
+
+    async def _perform(self, action_id: int, *, fresh: bool) -> bool:
         state = self.host.state
         action = state.actions[action_id]
         attempt = len(action.attempts)
+        answers = action.intent.tool == ANSWER
+        intent = await self.host.full_intent(action) if answers else action.intent
         if fresh:
             attempt += 1
+            # an answer's effect is an entry itself, so it goes along
+            start = [self._entry(executing.start(state, action), intent)]
+            entries = self.answer_entries(action_id, intent, attempt) if answers else start
             try:
-                await self.host.append(self.start_entries(state, action), unless=self.start_unless(action))
+                await self.host.append(entries, unless=self.start_unless(action))
             except ConditionFailed:
                 return False
             await self.host.tail.catch_up()
-        if action.intent.tool == ANSWER:
+        if answers:
             if not fresh and self._still_mine(action_id, attempt):  # it was started, and its output never came
-                await self.host.append(self.answer_entries(action_id, action.intent, attempt)[1:])
+                await self.host.append(self.answer_entries(action_id, intent, attempt)[1:])
             return True
         if not self._still_mine(action_id, attempt):
             return False
-        await self.execute(action_id, attempt, ride=ride)
+        await self.execute(action_id, attempt)
         return True
+
+    def lost(self, action: Action) -> bool:
+        """Whether this life began the present attempt, is not at it any more, and has no result of it on the way."""
+        current = action.current
+        if current is None or (action.id, current.number) not in self._began or action.id in self.running:
+            return False
+        riding = (entry.payload for entry in self.host.riding)
+        return not any(isinstance(one, Result) and one.intent == action.id for one in riding)
 
     def _still_mine(self, action_id: int, attempt: int) -> bool:
         """Whether the start that took effect is this incarnation's: the gate in front of every effect."""
         return executing.took_effect(self.host.state, action_id, attempt, self.host.incarnation)
-
-    def start_entries(self, state: State, action: Action) -> list[NewEntry]:
-        """The record that starts an action; an answer's effect is an entry itself, so it goes along."""
-        if action.intent.tool == ANSWER:
-            return self.answer_entries(action.id, action.intent, len(action.attempts) + 1)
-        return [self._entry(executing.start(state, action), action.intent)]
 
     def answer_entries(self, reference: int, intent: Intent, attempt: int = 1) -> list[NewEntry]:
         """Start, release and finish a committed answer, in one record."""
@@ -176,11 +198,11 @@ class Executor:
             ok=not arguments.get("gave_up"),
             reason=str(arguments.get("gave_up", "")),
         )
-        return [
-            self._entry(Started(intent=reference, attempt=attempt, epoch=epoch), intent),
-            self._entry(output, intent),
-            self._entry(Result(intent=reference, attempt=attempt), intent),
-        ]
+        started = self._entry(Started(intent=reference, attempt=attempt, epoch=epoch), intent)
+        problem = _unreleasable(intent, output)
+        if problem is not None:
+            return [started, self._entry(Result(intent=reference, attempt=attempt, error=problem), intent)]
+        return [started, self._entry(output, intent), self._entry(Result(intent=reference, attempt=attempt), intent)]
 
     @staticmethod
     def start_unless(action: Action) -> Filter:
@@ -200,15 +222,24 @@ class Executor:
 
     async def execute(self, action_id: int, attempt: int, *, ride: bool = False) -> None:
         """Run the tool of an action that this incarnation started, and write down what happened."""
+        if (action_id, attempt) in self._began:
+            return  # two tasks of one process may both have seen the start; one of them acts
+        self._remember(action_id, attempt)
         self.running.setdefault(action_id, None)
         try:
             action = self.host.state.actions[action_id]
-            intent = await self.host.full_intent(action)
-            invariants.check_may_run(
-                self.host.state, action_id, attempt, self.host.incarnation, codec.digest_of(intent.arguments)
-            )
-            self._began.add((action_id, attempt))
-            result, blobs = await self._outcome(action, intent, attempt)
+            try:
+                intent, unusable = await self._approved(action)
+            except BaseException:
+                self._began.discard((action_id, attempt))  # nothing was done yet: it is tried again
+                raise
+            blobs: list[tuple[str, bytes]] = []
+            if unusable is not None:
+                result = Result(intent=action_id, attempt=attempt, error=unusable)
+            else:
+                digest = codec.digest_of(intent.arguments)
+                invariants.check_may_run(self.host.state, action_id, attempt, self.host.incarnation, digest)
+                result, blobs = await self._outcome(action, intent, attempt)
             tool = self.tools.get(intent.tool)
             effect = stricter(intent.effect, tool.effect) if tool is not None else intent.effect
             if result.error is not None and self.retry:
@@ -226,6 +257,20 @@ class Executor:
         env = self.host.env
         plan = retrying.schedule(self.retry, action, error, effect, now_ms=env.wall_ms(), random=env.random())
         return msgspec.structs.replace(result, retry_at_ms=plan.at_ms, gave_up=plan.gave_up)
+
+    def _remember(self, action_id: int, attempt: int) -> None:
+        if len(self._began) > BEGAN_KEPT_MAX:
+            open_ones = self.host.state.open_actions
+            self._began = {key for key in self._began if key[0] in open_ones or key[0] in self.running}
+        self._began.add((action_id, attempt))
+
+    async def _approved(self, action: Action) -> tuple[Intent, Failure | None]:
+        """The intent with the arguments that were approved, or why it can never run."""
+        try:
+            intent = await self.host.full_intent(action)
+        except (BlobMissing, LogCorrupt) as error:
+            return action.intent, Failure(kind="permanent", message=f"its arguments are gone: {error}", definite=True)
+        return intent, _other_arguments(intent)
 
     async def _write_down(self, entry: NewEntry, blobs: list[tuple[str, bytes]]) -> None:
         """Append a result; while the log is away, keep trying: what happened must not be forgotten."""
@@ -271,8 +316,7 @@ class Executor:
             env.point("after_effect")
         duration_ms = round((env.monotonic() - began) * 1000, 3)
         if failed is not None:
-            message = values.cut(self.secrets.redact_text(failed.message), 4000)
-            failure = msgspec.structs.replace(failed, message=message)
+            failure = self._told(failed)
             return Result(intent=action.id, attempt=attempt, error=failure, duration_ms=duration_ms), blobs
         parts: tuple[Part, ...] = ()
         if isinstance(value, ImageResult):
@@ -281,7 +325,7 @@ class Executor:
             parts, value = (Part(blob=ref),), value.text
         try:
             stored = values.pack(self.secrets.redact(value), bytes_max=self.output_bytes_max)
-        except (TypeError, ValueError) as problem:
+        except (TypeError, ValueError, RecursionError) as problem:
             failure = Failure(
                 kind="unstorable",
                 message=f"the tool ran and returned something that cannot be stored: {problem}; "
@@ -301,11 +345,26 @@ class Executor:
         )
         return result, blobs
 
+    def _told(self, failed: Failure) -> Failure:
+        """A tool's failure as an entry can hold it, whatever the tool put into it."""
+        message = values.cut(printable(self.secrets.redact_text(str(failed.message))), 4000)
+        try:
+            clean = msgspec.structs.replace(failed, message=message)
+            return msgspec.convert(msgspec.to_builtins(clean), Failure)
+        except (TypeError, ValueError):
+            return Failure(kind="failed", message=message)
+
     def _refusal(self, tool: Tool | None, intent: Intent) -> Failure | None:
         """Why an approved action is not what would run now; the approval does not cover anything else."""
         if tool is None:
             return Failure(kind="permanent", message=f"the tool {intent.tool!r} is not offered here", definite=True)
-        if intent.tool_version and tool.version != intent.tool_version:
+        if stricter(tool.effect, intent.effect) != intent.effect:
+            return Failure(
+                kind="permanent",
+                message=f"the effect of {intent.tool!r} is {tool.effect}; the approval was for {intent.effect}",
+                definite=True,
+            )
+        if tool.version != intent.tool_version:
             return Failure(
                 kind="permanent",
                 message=f"the tool {intent.tool!r} is now version {tool.version}; "
@@ -313,7 +372,11 @@ class Executor:
                 definite=True,
             )
         if intent.pins:
-            now = {pin.path: pin.digest for pin in tool.pins(intent.arguments)}
+            try:
+                now = {pin.path: pin.digest for pin in tool.pins(intent.arguments)}
+            except Exception as error:
+                message = f"what the approval depends on cannot be checked: {type(error).__name__}: {error}"
+                return Failure(kind="permanent", message=printable(message), definite=True)
             for pin in intent.pins:
                 if now.get(pin.path) != pin.digest:
                     return Failure(
@@ -338,8 +401,13 @@ class Executor:
                     self._cancelled.discard(context.action)
                     return None, Failure(kind="cancelled", message="it was cancelled while it ran")
                 return None, Failure(kind="timeout", message=f"it did not end within {timeout_s:g} s")
-            except asyncio.CancelledError:
-                raise
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                return None, failure_of(
+                    error
+                )  # nobody cancelled us: the tool itself gave up something that it awaited
             except BaseException as error:
                 if isinstance(error, (KeyboardInterrupt, SystemExit)):
                     raise
@@ -347,3 +415,24 @@ class Executor:
             finally:
                 if thread.working:
                     self._threads[context.action] = thread  # only the thread's end settles what it does
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot hold replaced (names of files may be such)."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _other_arguments(intent: Intent) -> Failure | None:
+    """Why these are not the arguments that were approved, if they are not."""
+    if codec.digest_of(intent.arguments) == intent.arguments_digest:
+        return None
+    return Failure(kind="permanent", message="its arguments are not those of its digest", definite=True)
+
+
+def _unreleasable(intent: Intent, output: Output) -> Failure | None:
+    """Why a committed answer cannot be handed out, if it cannot."""
+    size = len(msgspec.json.encode(output))
+    if size > codec.PAYLOAD_BYTES_MAX:
+        message = f"the answer has {size} bytes; at most {codec.PAYLOAD_BYTES_MAX} fit: write the rest to a file"
+        return Failure(kind="permanent", message=message, definite=True)
+    return _other_arguments(intent)

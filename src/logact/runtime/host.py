@@ -7,15 +7,19 @@ the fold holds what was appended before the caller goes on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
+from logact import codec
 from logact import env as environment
 from logact.core.state import Action, State
 from logact.entry import Entry, Heartbeat, Intent, NewEntry, Payload, Role, Spec
-from logact.errors import ConditionFailed
+from logact.errors import ConditionFailed, LogCorrupt
 from logact.logs.base import Appended, Condition, Filter, SharedLog
 from logact.runtime.tail import Tail
+
+NO_ARGUMENTS = codec.digest_of({})
 
 
 class Host:
@@ -80,6 +84,8 @@ class Host:
         having come after position ``after`` (as far as this fold has read, if not given). References inside
         ``entries`` are relative to ``entries``; what rides in front of them is accounted for here.
         """
+        if key and self.riding:
+            await self.flush()  # what a key stands for must be the same the next time
         riding, self.riding = self.riding, []
         if riding:
             entries = [shifted(entry, len(riding)) for entry in entries]
@@ -105,10 +111,19 @@ class Host:
         return Appended(done.position + len(riding), done.fresh) if riding else done
 
     async def full_intent(self, action: Action) -> Intent:
-        """An action's intent with its arguments, wherever they are stored."""
+        """An action's intent with its arguments, wherever they are. BlobMissing or LogCorrupt if they are gone."""
         intent = action.intent
+        if not intent.arguments and intent.arguments_blob is None and intent.arguments_digest != NO_ARGUMENTS:
+            entry = await self.log.get(action.id)  # the fold lets go of what a settled action was about
+            intent = entry.payload if isinstance(entry.payload, Intent) else intent
         if intent.arguments_blob is not None:
-            arguments = msgspec.json.decode(await self.log.get_blob(intent.arguments_blob.digest))
+            data = await self.log.get_blob(intent.arguments_blob.digest)
+            try:
+                arguments = msgspec.json.decode(data, type=dict[str, Any])
+            except (msgspec.DecodeError, RecursionError) as error:
+                raise LogCorrupt(
+                    f"The arguments of action {action.id} cannot be read", received=str(error)
+                ) from error
             intent = msgspec.structs.replace(intent, arguments=arguments)
         return intent
 

@@ -11,12 +11,20 @@ from logact.core.deciding import DECIDE_WITHIN_MS
 from logact.core.machine import ANSWER
 from logact.core.state import RunState, State
 from logact.core.views import Action
-from logact.entry import BlobRef, Call, Effect, Intent
+from logact.entry import BlobRef, Call, Effect, Intent, Pin
 from logact.errors import ArgumentError, LogActError
 from logact.runtime.host import Host
 from logact.runtime.secrets import Secrets
 from logact.runtime.values import INLINE_BYTES_MAX
-from logact.tools import Toolbox
+from logact.tools import Tool, Toolbox
+
+
+def _pins(tool: Tool, arguments: dict[str, Any]) -> tuple[Pin, ...]:
+    """A tool's pins. What cannot be looked at now is pinned as that: the start is refused, and the model told."""
+    try:
+        return tool.pins(arguments)
+    except Exception as error:
+        return (Pin(path=f"what {tool.name} depends on", digest=f"{type(error).__name__}"),)
 
 
 class Proposer:
@@ -33,6 +41,11 @@ class Proposer:
         clean = msgspec.structs.replace(
             call, arguments=self.secrets.redact(call.arguments), raw=self.secrets.redact_text(call.raw)
         )
+        try:
+            codec.check_depth(msgspec.json.encode(clean.arguments))
+        except (TypeError, ValueError, RecursionError) as error:
+            why = f"The call was not made: its arguments cannot be stored: {error}."
+            return msgspec.structs.replace(clean, arguments={}, raw="", broken=call.broken or why)
         if call.broken or call.tool == ANSWER:
             return clean
         tool = self.tools.get(call.tool)
@@ -116,7 +129,7 @@ class Proposer:
             inference=inference,
             call=call,
             deadline_ms=self.host.env.wall_ms() + within_ms,
-            pins=tool.pins(arguments) if tool is not None else (),
+            pins=_pins(tool, arguments) if tool is not None else (),
             state_before=run.digest,
             retry_of=retry_of,
         )

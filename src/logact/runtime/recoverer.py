@@ -55,9 +55,10 @@ class Recoverer:
                 continue
             current = action.current
             if current is not None and current.incarnation == self.host.incarnation:
-                running = self.executor is None or action.id in self.executor.running
-                if running or action.status == "executing":
-                    continue  # ours, and either running or about to report
+                if self.executor is None or action.id in self.executor.running:
+                    continue
+                if action.status == "executing" and not self.executor.lost(action):
+                    continue  # about to begin, or to report
             found.append(action)
         return found
 

@@ -97,6 +97,8 @@ class Tail:
                 state = await load_state(self.log, payload.state)
                 if state.log != self.log.log_id or state.chain != payload.chain or state.position != payload.upto:
                     continue
+                if payload.upto >= entry.position:
+                    continue  # it cannot know what comes after it
                 if all([await restorer(payload) for restorer in self._restorers]):
                     self.state, self.checkpoint = state, payload
                     self._record = record_of(payload.upto)
@@ -135,7 +137,9 @@ class Tail:
         """Raise LogCorrupt if the log no longer holds what this process has read: it was put back from an old copy."""
         tail = await self.log.engine.tail()
         if tail < self._record:
-            self.state.broken = self.state.broken or f"the log ends at record {tail}, but {self._record} was read before"
+            self.state.broken = (
+                self.state.broken or f"the log ends at record {tail}, but {self._record} was read before"
+            )
             raise LogCorrupt(
                 "The log went back: it lost entries that this process has read",
                 received=f"a tail at record {tail}",
@@ -154,6 +158,8 @@ class Tail:
 
     def _apply(self, entries: list[Entry], record: int) -> None:
         for entry in entries:
+            if entry.position <= self.state.position:
+                continue  # an observer raised on a later one the last time: this one was seen
             self.state = machine.apply(self.state, entry)
             for observer in self._observers:
                 observer(self.state, entry)

@@ -28,11 +28,12 @@ class Stored(NamedTuple):
 
 
 def pack(value: Any, *, bytes_max: int = OUTPUT_BYTES_MAX) -> Stored:
-    """Prepare a JSON-able value for an entry. TypeError or ValueError if it cannot be stored."""
+    """Prepare a JSON-able value for an entry. TypeError, ValueError or RecursionError if it cannot be stored."""
     truncated = False
     if isinstance(value, str) and len(value) > bytes_max:
         value, truncated = cut(value, bytes_max), True
     data = msgspec.json.encode(value)
+    codec.check_depth(data)
     if len(data) > bytes_max:
         value, truncated = cut(data.decode(), bytes_max), True
         data = msgspec.json.encode(value)

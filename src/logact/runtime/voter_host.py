@@ -17,11 +17,12 @@ from logact import codec
 from logact.core import deciding, voting
 from logact.core.state import Action, State
 from logact.core.views import log_entry, view
-from logact.entry import BlobRef, Checkpoint, Entry, Intent, Policy, Vote
+from logact.entry import BlobRef, Checkpoint, Entry, Intent, Notice, Policy, Vote
 from logact.errors import ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime.host import Host
 from logact.voters.base import Voter, read_vote
+from logact.voters.human import ASKED, HumanVoter, pending, waits_for_people
 
 REASON_CHARS_MAX = 2000
 
@@ -35,8 +36,15 @@ class VoterHost:
         self.agents = frozenset(agents) if agents is not None else None
         self.memories: dict[str, Any] = {voter.name: voter.initial() for voter in voters}
         self.configs = {voter.name: codec.digest_of(voter.config()) for voter in voters}
+        self._people = {
+            name: voter
+            for voter in voters
+            if isinstance(voter, HumanVoter) and voter.notify
+            for name in voter.listed()
+        }
         self._remembering = [voter for voter in voters if type(voter).observe is not Voter.observe]
         self._busy: set[tuple[int, str]] = set()
+        self._confused: dict[str, str] = {}  # by voter: why its memory cannot be folded any further
         self._before: dict[int, dict[str, Any]] = {}  # memories as they were before each open intent
         host.tail.restore(self._restore)
         host.tail.observe(self._observe)
@@ -51,6 +59,7 @@ class VoterHost:
             if not voter.accepts(found[voter.name]):
                 return False
         self.memories.update(found)
+        self._confused.clear()
         return True
 
     def _observe(self, state: State, entry: Entry) -> None:
@@ -61,12 +70,20 @@ class VoterHost:
             if len(self._before) > 2 * len(state.open_actions) + 64:
                 self._before = {key: kept for key, kept in self._before.items() if key in state.open_actions}
         for voter in self._remembering:
-            self.memories[voter.name] = voter.observe(self.memories[voter.name], entry)
+            if voter.name in self._confused:
+                continue
+            try:
+                self.memories[voter.name] = voter.observe(self.memories[voter.name], entry)
+            except Exception as error:  # a voter's own code; the log goes on, its votes count as failed
+                what = f"{type(error).__name__}: {error}"
+                self._confused[voter.name] = f"it could not take in the entry at {entry.position}: {what}"
 
     def serialised(self) -> dict[str, tuple[BlobRef, bytes]]:
         """Every voter's memory, as a checkpoint carries it."""
         found = {}
         for voter in self._remembering:
+            if voter.name in self._confused:
+                continue
             data = msgspec.json.encode(self.memories[voter.name])
             found[voter.name] = (BlobRef(digest=codec.digest(data), size=len(data)), data)
         return found
@@ -122,6 +139,8 @@ class VoterHost:
             )
         began = env.monotonic()
         try:
+            if voter.name in self._confused:
+                raise RuntimeError(self._confused[voter.name])
             answer = voter.check(entry)
             if inspect.isawaitable(answer):
                 async with asyncio.timeout(voter.timeout_s):
@@ -160,13 +179,22 @@ class VoterHost:
         """The votes that this host owes: undecided actions whose policy wants a voter that lives here."""
         if state.halted:
             return []
-        return [
-            (action, self.voters[name])
-            for action in state.undecided()
-            if self.agents is None or action.intent.agent in self.agents
-            for name in self._owed(state, action)
-            if name in self.voters and name not in action.votes and (action.id, name) not in self._busy
-        ]
+        found: list[tuple[Action, Voter]] = []
+        for action in state.undecided():
+            if self.agents is not None and action.intent.agent not in self.agents:
+                continue
+            for name in self._owed(state, action):
+                voter = self.voters.get(name) or self._people.get(name)
+                if voter is None or name in action.votes or (action.id, voter.name) in self._busy:
+                    continue
+                if isinstance(voter, HumanVoter) and self.has_told(voter, action.id):
+                    continue
+                found.append((action, voter))
+        return found
+
+    def has_told(self, voter: HumanVoter, action: int) -> bool:
+        """Whether people need not be told of an action that waits for them (any more)."""
+        return voter.has_told(self.memories[voter.name], action)
 
     def _owed(self, state: State, action: Action) -> list[str]:
         """Whom to ask about an undecided action now: slow voters only when the fast ones have left it open."""
@@ -178,14 +206,54 @@ class VoterHost:
             names = [name for name in names if policy.voters[name].placement == "inline"]
         return names + voting.shadowed(policy)
 
+    def waits(self, run: int) -> str:
+        """Whom a run waits for, if people are all that it waits for, and they have been told ("" if not)."""
+        found = waits_for_people(self.host.state, run)
+        untold = [
+            one.action
+            for one in found
+            for name in one.voters
+            if name in self._people and not self.has_told(self._people[name], one.action)
+        ]
+        if untold:
+            return ""
+        return "; ".join(
+            f"Action {one.action} ({one.tool}) waits for the approval of "
+            + " or ".join("anybody" if who == "*" else who for who in one.approvers)
+            for one in found
+        )
+
     async def run(self) -> None:
         """Vote until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 await self.host.tail.until(self.due)
                 for action, voter in self.due(self.host.state):
-                    self._busy.add((action.id, voter.name))
-                    group.create_task(self._vote(action, voter))
+                    if (action.id, voter.name) not in self._busy:  # a group of people is due once for all of them
+                        self._busy.add((action.id, voter.name))
+                        told = isinstance(voter, HumanVoter)
+                        group.create_task(self._tell(action, voter) if told else self._vote(action, voter))
+
+    async def _tell(self, action: Action, voter: Voter) -> None:
+        """Tell people of an action, and then write down that they were told: a crash in between tells them twice."""
+        key = (action.id, voter.name)
+        waiting = next((one for one in pending(self.host.state) if one.action == action.id), None)
+        if waiting is not None and isinstance(voter, HumanVoter):
+            failed = await voter.tell(waiting)
+            told = f"could not be told: {failed}" if failed else "were told"
+            notice = Notice(
+                code=ASKED,
+                message=f"{', '.join(waiting.approvers)} {told} that action {action.id} waits for them",
+                agent=action.intent.agent,
+                run=action.intent.run,
+                data={"action": action.id, "voter": voter.name, "failed": failed},
+            )
+            try:
+                await self.host.append([self.host.about(action.intent, notice, "voter", voter.name)])
+            except LogActError:
+                await self.host.env.sleep(0.2)
+        self._busy.discard(key)
+        self.host.tail.wake()
 
     async def _vote(self, action: Action, voter: Voter) -> None:
         key = (action.id, voter.name)
@@ -204,7 +272,9 @@ class VoterHost:
             self._busy.discard(key)
             self.host.tail.wake()
         else:
-            if not voter.shadow:
+            # a vote that took no effect would take none again: not asked a second time in this life
+            now = self.host.state.actions.get(action.id)
+            if now is None or now.status != "proposed" or voter.name in now.votes:
                 self._busy.discard(key)
 
 

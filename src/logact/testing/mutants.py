@@ -58,17 +58,17 @@ def _set(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
 
 def _acts_first(stack: ExitStack) -> None:
     """The tool runs, and only then its start is written down."""
-    honest = Executor.perform
+    honest = Executor._perform
 
-    async def perform(self: Executor, action_id: int, *, fresh: bool = True, ride: bool = False) -> bool:
+    async def perform(self: Executor, action_id: int, *, fresh: bool) -> bool:
         action = self.host.state.actions[action_id]
         tool = self.tools.get(action.intent.tool)
         if fresh and tool is not None:
             context = ToolContext(agent=self.host.agent, action=action_id, attempt=len(action.attempts) + 1)
             await self._call(tool, action.intent.arguments, context)
-        return await honest(self, action_id, fresh=fresh, ride=ride)
+        return await honest(self, action_id, fresh=fresh)
 
-    _set(stack, Executor, "perform", perform)
+    _set(stack, Executor, "_perform", perform)
 
 
 def _first_vote_wins(stack: ExitStack) -> None:
