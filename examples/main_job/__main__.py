@@ -193,7 +193,7 @@ class MainJob:
 
     def _show(self, story: Story, proofs: list[Proof], code: int) -> None:
         print(f"\nEvery action's life\n{LEGEND}\n")
-        print("\n".join(story.lines()))
+        print("\n".join(story.lines()) or "There was none.")
         refused = [action for action in story.actions.values() if action.reason]
         if refused:
             print("\nStopped before it began, and why (the model was told the same)\n")

@@ -104,7 +104,8 @@ def _copy_library(target: Path, files_max: int) -> list[Path]:
         names[:] = sorted(name for name in names if name not in SKIPPED and not name.startswith("config-"))
         for name in sorted(files):
             path = Path(directory) / name
-            if len(copied) >= files_max or path.is_symlink() or path.stat().st_size > FILE_BYTES_MAX:
+            enough = len(copied) >= files_max and path != source / "os.py"  # which the planted file speaks of
+            if enough or path.is_symlink() or path.stat().st_size > FILE_BYTES_MAX:
                 continue
             place = target / path.relative_to(source)
             place.parent.mkdir(parents=True, exist_ok=True)
