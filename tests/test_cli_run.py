@@ -160,6 +160,18 @@ def test_interrupted(tmp_path: Path) -> None:
     assert logact("run", spec).returncode == 4  # the payment may have happened: nothing is guessed
 
 
+def test_a_tool_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
+    """A run that is cancelled while its tool hangs in a thread: the process ends, and nothing is guessed."""
+    spec = make(tmp_path)
+    (tmp_path / "hold").touch()
+    child = start("run", spec, TASK)
+    wait_for(tmp_path / "paid.txt")
+    assert logact("cancel", spec, "--run", "2000").returncode == 0
+    child.communicate(timeout=30)
+    assert child.returncode == 7
+    assert logact("doubt", spec).returncode == 4
+
+
 def test_two_processes_one_agent(tmp_path: Path) -> None:
     """A second player is refused (2) and told who plays; --message reaches the first one through the log."""
     spec = make(tmp_path)

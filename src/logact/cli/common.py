@@ -6,13 +6,16 @@ import asyncio
 import getpass
 import os
 import re
+import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
+from logact import env as environment
 from logact.errors import LogActError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog
 from logact.logs.url import open_log
@@ -95,21 +98,30 @@ def _check_file(file: Path, url: str) -> None:
         )
 
 
+THREADS_END_S = 2.0
+"""How long a tool that runs on in a thread is waited for once everything else is done."""
+
+
 def go(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end.
 
-    After Ctrl-C the loop is left as it is: closing it would wait for tools that run in threads.
+    A tool that still runs in a thread then (it timed out, or Ctrl-C came) is not waited for: ``main`` ends the
+    process, which ends the tool, and the log says that it was started.
     """
+    pool = ThreadPoolExecutor(thread_name_prefix="logact")
     runner = asyncio.Runner()
+    runner.get_loop().set_default_executor(pool)
     try:
-        found = runner.run(work)
-    except KeyboardInterrupt:
-        raise
-    except BaseException:
-        runner.close()
-        raise
-    runner.close()
-    return found
+        return runner.run(work)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        clock = environment.current()
+        end = clock.monotonic() + THREADS_END_S
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("logact")]
+        for thread in threads:
+            thread.join(max(0.0, end - clock.monotonic()))
+        if not any(thread.is_alive() for thread in threads):
+            runner.close()
 
 
 def with_log(text: str, work: Callable[[SharedLog], Coroutine[Any, Any, T]]) -> T:

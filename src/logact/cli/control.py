@@ -188,10 +188,10 @@ def _lines(told: dict[str, Any], log: str) -> list[str]:
     for key, text in (
         ("runs_ended", "ended"),
         ("actions_rejected", "will not run"),
-        ("actions_held", "wait until it is resumed"),
+        ("actions_held", "held until it is resumed"),
         (
             "actions_executing",
-            "run already" + (" and were asked to stop" if told["verb"] == "cancel" else " and go on to their end"),
+            "started already, " + ("and asked to stop" if told["verb"] == "cancel" else "and not interrupted"),
         ),
     ):
         if told[key] and not (key == "actions_executing" and told["verb"] == "resume"):

@@ -209,7 +209,8 @@ async def _settle(
         put(f"No effect: {after.verdict}.")
     else:
         put(f"Settled: action {position} is {settled.status}, says {name}.")
-        put(f"  {_next(settlement)}")
+        run = after.runs.get(intent.run)
+        put(f"  {_next(settlement)}" if run is not None and run.status == "running" else "  Its run has ended.")
     return 1 if after.verdict else 0
 
 

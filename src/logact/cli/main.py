@@ -135,8 +135,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except (BrokenPipeError, ValueError):
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    if code == 130 and any(not one.daemon for one in threading.enumerate() if one is not threading.main_thread()):
-        # a tool still runs in a thread that nobody can interrupt: the log says that it started, so leave at once
+    left = [one for one in threading.enumerate() if one.name.startswith("logact") and not one.daemon]
+    if left and arguments is None:
+        # a tool still runs in a thread that nobody can interrupt; waiting for it could last for ever
         sys.stderr.flush()
         os._exit(code)
     return code

@@ -93,7 +93,7 @@ class Progress:
 
     def _about(self, action: int) -> int | str:
         """An action's number, where the line above is about another one."""
-        if action == self._last:
+        if action in (0, self._last):
             return ""
         self._last = action
         return action
@@ -218,6 +218,9 @@ class Progress:
         self._rejected(entry, said.intent, said.reason, "expired")
 
     def cancel(self, state: State, entry: Entry, said: Cancel) -> None:
+        if said.reason.startswith("dry run") and not self.as_json:
+            self._line(self._about(said.intent), "not run", said.reason)
+            return
         self._rejected(entry, said.intent, said.reason or f"cancelled ({said.scope or said.intent})", "cancelled")
 
     def _rejected(self, entry: Entry, action: int, reason: str, code: str) -> None:
