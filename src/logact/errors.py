@@ -237,6 +237,13 @@ class RunStopped(AgentError):
     exit_code = 7
 
 
+class WaitingForApproval(AgentError):
+    """The run waits for people to approve an action. Nothing is lost; approve or deny it, then run again."""
+
+    code = "waiting_for_approval"
+    exit_code = 8
+
+
 class InDoubt(AgentError):
     """An action was started and nobody can tell whether it happened. A person has to settle it."""
 

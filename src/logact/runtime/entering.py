@@ -60,11 +60,11 @@ def draft(voters: Sequence[Voter], agent: str, need: Any) -> Policy:
     """A policy over these voters, with time enough for the slowest of them."""
     policy = Policy(version=1, agent=agent, need=need)
     listed = {name: known for voter in voters for name, known in voter.listed().items()}
-    within_ms = max((int(voter.decide_within_s * 1000) for voter in voters), default=0)
+    within_ms = max((int(voter.decide_within_s * 1000) for voter in voters), default=0) or policy.decide_within_ms
     return msgspec.structs.replace(
         policy,
         voters=listed,
-        decide_within_ms=max(policy.decide_within_ms, within_ms),
+        decide_within_ms=within_ms,
         start_within_ms=max(policy.start_within_ms, within_ms),
     )
 
