@@ -211,3 +211,31 @@ def test_operator_may_declare_effects(tmp_path: Path) -> None:
     path = make(tmp_path, **{'use = "parts.py:shred"': 'use = "parts.py:shred"\neffects = {shred = "idempotent"}'})
     agent = build_agent(load_spec(path))
     assert agent.tools["shred"].effect == "idempotent"
+
+
+RULES = """use = "rules"
+[[voters.rules]]
+name = "no shredding"
+tool = "shred"
+decision = "deny"
+"""
+
+
+def test_built_in_voters(tmp_path: Path) -> None:
+    """``safety`` watches the workspace of the file tools; ``rules`` come inline, or from a file beside the spec."""
+    own = 'use = "parts.py:careful"'
+    agent = build_agent(load_spec(make(tmp_path, **{own: f'use = "safety"\n[[voters]]\n{RULES}'})))
+    assert [voter.name for voter in agent.voters] == ["safety", "rules"]
+    (tmp_path / "rules.toml").write_text(RULES.partition("\n")[2].replace("voters.", ""))
+    agent = build_agent(load_spec(make(tmp_path, **{own: 'use = "rules"\nfile = "rules.toml"\nname = "office"'})))
+    assert [voter.name for voter in agent.voters] == ["office"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"), [("decision =", "decisoin =", "decisoin"), ('"shred"', '"shrd"', "shrd")]
+)
+def test_wrong_rules_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    """A rule with a key that does not exist, or about a tool that the agent does not have, is refused."""
+    path = make(tmp_path, **{'use = "parts.py:careful"': RULES.replace(old, new)})
+    with pytest.raises(SpecError, match=said):
+        build_agent(load_spec(path))

@@ -405,7 +405,7 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
     if "tools" not in options:
         options["tools"] = tools_of(spec, log.url)
     if "voters" not in options:
-        options["voters"] = voters_of(spec)
+        options["voters"] = voters_of(spec, options["tools"])
     if "policy" not in options and spec.policy is not None:
         options["policy"] = policy_of(spec, options["voters"], agent_id)
     if "secrets" not in options:

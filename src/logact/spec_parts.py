@@ -138,21 +138,33 @@ def file_of(url: str) -> Path | None:
 # --- voters and the policy -------------------------------------------------------------------------------------
 
 
-def voters_of(spec: SpecFile) -> list[Voter]:
-    """All voters of a specification."""
+def voters_of(spec: SpecFile, tools: Iterable[Any] | None = None) -> list[Voter]:
+    """All voters of a specification. With ``tools``, rules about tools that there are not are refused."""
     found: list[Voter] = []
     for table in spec.voters:
-        found.extend(_set_up(voter, table, spec) for voter in _voters(spec, table))
+        found.extend(_set_up(voter, table, spec) for voter in _voters(spec, table, tools))
     return found
 
 
-def _voters(spec: SpecFile, table: VoterTable) -> list[Voter]:
+def _workspace(spec: SpecFile) -> str | None:
+    """Where the agent works: the root of its first tools that have one."""
+    roots = [table.root for table in spec.tools if isinstance(table, FilesTools | CodeTools)]
+    return str(spec.at(roots[0])) if roots else None
+
+
+def _voters(spec: SpecFile, table: VoterTable, tools: Iterable[Any] | None) -> list[Voter]:
     if table.use == "safety":
         safety = _built_in("SafetyVoter", table, spec)
-        return [_called(safety, table.options, table.use, spec)]
+        given = table.options.get("workspace")
+        options = {**table.options, "workspace": str(spec.at(given)) if given else _workspace(spec)}
+        return [_called(safety, options, table.use, spec)]
     if table.use == "rules":
         rules = _built_in("ActionInterceptor", table, spec)
-        return [rules.from_toml(_rules_table(spec, table))]
+        try:
+            return [rules.from_toml(_rules_table(spec, table), tools=tools)]
+        except SpecError as error:
+            message = f"{table.file or _file(spec)}: {error.message}"
+            raise SpecError(message, received=error.received, expected=error.expected, todo=error.todo) from error
     found = load_object(table.use, spec)
     if isinstance(found, type):
         found = _called(found, table.options, table.use, spec)
@@ -176,7 +188,9 @@ def _voters(spec: SpecFile, table: VoterTable) -> list[Voter]:
 
 def _rules_table(spec: SpecFile, table: VoterTable) -> dict[str, Any]:
     if not table.file:
-        return {**table.options, "rules": table.rules}
+        workspace = _workspace(spec)
+        home = {"root": workspace} if workspace is not None else {}
+        return {**home, **table.options, "rules": table.rules}
     import tomllib
 
     path = spec.at(table.file)
@@ -184,7 +198,9 @@ def _rules_table(spec: SpecFile, table: VoterTable) -> dict[str, Any]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SpecError(f"The rules {path} cannot be read", received=str(error)) from error
-    return {**found, **table.options}
+    # as where the rules are read from a file themselves, its relative paths are relative to it
+    root = str(path.parent / str(found.get("root", _workspace(spec) or ".")))
+    return {**found, "root": root, **table.options}
 
 
 def _built_in(name: str, table: VoterTable, spec: SpecFile) -> Any:

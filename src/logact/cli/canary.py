@@ -51,13 +51,14 @@ async def fire_canaries(file: SpecFile | None) -> list[Check]:
     from logact.spec import CodeTools
     from logact.spec_parts import policy_of, tools_of, voters_of
 
+    tools: list[Tool] | None = None
     try:
-        tools_of(file)
-        found.append(Check("tools", "ok", _names([tool.name for tool in tools_of(file)])))
+        tools = tools_of(file)
+        found.append(Check("tools", "ok", _names([tool.name for tool in tools])))
     except LogActError as error:
         found.append(Check("tools", "FAILED", str(error)))
     try:
-        voters = voters_of(file)
+        voters = voters_of(file, tools)
         policy = policy_of(file, voters, "canary")
     except LogActError as error:
         return [*found, Check("voters", "FAILED", str(error))]

@@ -55,6 +55,13 @@ root = "workspace"
 use = "safety"           # stops what is plainly harmful
 
 # [[voters]]
+# use = "rules"          # your own rules, here or with file = "rules.toml"
+# [[voters.rules]]
+# name = "nothing is deleted"
+# tool = "delete_file"
+# decision = "deny"
+
+# [[voters]]
 # use = "my_voters.py:OfficeHours"   # your own Voter, or a function
 # options = {{ until = "18:00" }}
 

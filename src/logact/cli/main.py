@@ -29,6 +29,7 @@ COMMANDS = {
     "stop": ("control", "End runs; nothing new starts."),
     "cancel": ("control", "Take back what has not started."),
     "doubt": ("doubt", "Settle what may or may not have happened."),
+    "undo": ("undo", "Take back what a run or an action did."),
     "driver": ("parts", "Play one part of an agent: it asks the model."),
     "voter": ("parts", "Play one part: it judges what is proposed."),
     "decider": ("parts", "Play one part: it turns votes into decisions."),

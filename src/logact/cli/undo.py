@@ -1,0 +1,59 @@
+"""``logact undo``: what a run or an action did is taken back, as far as its tools know how."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from logact.cli.common import go, json_option, put, put_json
+from logact.spec import build_agent, load_spec
+from logact.undoing import UndoReport
+
+
+@click.command("undo")
+@click.argument("spec", type=click.Path())
+@click.argument("position", type=int, metavar="RUN|ACTION")
+@click.option("--takeover", is_flag=True, help="Fence off another process that plays this agent.")
+@click.option("--log", "url", metavar="URL", help="Use this log, whatever the file says.")
+@json_option
+def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_json: bool) -> None:
+    """Take back what a RUN or an ACTION did, newest first.
+
+    Each undo is proposed, voted on, committed and executed like any other action, by the undo that the tool of SPEC
+    declares. It stops at the first that does not succeed; the same command goes on.
+
+    \b
+    Examples:
+      logact undo logact.toml 2000
+      logact undo logact.toml 12004
+
+    \b
+    Exit codes: 0 all is undone; 1 something still stands; 2 there is
+    nothing at this position; 4 something is in doubt.
+    """
+    from logact.cli.common import log_url
+
+    agent = build_agent(load_spec(spec), takeover=takeover, log=log_url(url) if url else None)
+
+    async def work() -> UndoReport:
+        async with agent.log:
+            return await agent.undo(position)
+
+    report = go(work())
+    if as_json:
+        put_json({"complete": report.complete, **msgspec.to_builtins(report)})
+    else:
+        put(_lines(report))
+    if not report.complete:
+        raise click.exceptions.Exit(1)
+
+
+def _lines(report: UndoReport) -> list[str]:
+    lines = [f"Undone: {', '.join(map(str, report.undone)) or 'nothing'}."]
+    if report.left:
+        lines.append(f"No undo is declared for: {', '.join(map(str, report.left))}.")
+    if report.open:
+        lines.append(f"Not settled yet: {', '.join(map(str, report.open))}.")
+    if report.stopped_at:
+        lines.append(f"Stopped at {report.stopped_at}: {report.why}.")
+    return lines
