@@ -42,7 +42,8 @@ class MainJob:
 
     def say(self, text: str) -> None:
         """One line of progress, with the seconds since the start."""
-        print(f"{time.monotonic() - self.began:6.1f} s  {text}"[:COLUMNS], flush=True)
+        line = f"{time.monotonic() - self.began:6.1f} s  {text}"
+        print(line if len(line) <= COLUMNS else line[: COLUMNS - 1] + "…", flush=True)
 
     async def run(self) -> int:
         """The whole demonstration; its exit code."""
@@ -159,8 +160,9 @@ class MainJob:
             told = self.story.add(entry)
             if entry.kind == "Inference":
                 calls = [one.tool for one in getattr(entry.payload, "calls", ())]
-                what = ", ".join(f"{calls.count(name)} {name}" for name in dict.fromkeys(calls)) or "answer"
-                self.say(f"  {' '.join(getattr(entry.payload, 'text', '').split())} [{what}]")
+                times = {name: calls.count(name) for name in calls}
+                what = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in times.items())
+                self.say(f"  {' '.join(getattr(entry.payload, 'text', '').split())} [{what or 'answer'}]")
             elif told:
                 self.say(f"  {told}")
 

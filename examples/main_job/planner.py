@@ -27,14 +27,14 @@ def answer(request: ModelRequest) -> Reply:
     tools = [one.tool for one, _ in done]
     if "write_manifest" not in tools:
         return _turn(
-            "First the manifest, before anything is moved.",
+            "First the manifest.",
             call("list_files", path="stdlib", pattern="*.txt"),
             call("write_manifest", path="stdlib", target="manifest.txt"),
         )
     moved = {one.arguments["source"] for one, _ in done if one.tool == "move_file"}
     groups = _latest(done, "find_duplicates")
     if groups is None:
-        return _turn("Now the files with the same content.", call("find_duplicates", path="stdlib"))
+        return _turn("Now files with the same content.", call("find_duplicates", path="stdlib"))
     waiting = [path for path in _duplicates(groups) if path not in moved]
     if waiting:
         return _turn(
@@ -47,7 +47,7 @@ def answer(request: ModelRequest) -> Reply:
     if tools[-1] == "move_file":  # a long result is cut, so look again until nothing is found
         return _turn("Are there more?", call("find_duplicates", path="stdlib"))
     if "read_file" not in tools:
-        return _turn("The notes may say something about the files.", call("read_file", path=NOTES))
+        return _turn("Do the notes say something?", call("read_file", path=NOTES))
     if "delete_file" not in tools:
         offered = {spec.name for spec in request.tools}
         shell = [call("run_shell", command="rm -rf ../outside stdlib")] if "run_shell" in offered else []
@@ -55,7 +55,7 @@ def answer(request: ModelRequest) -> Reply:
     if "write_file" not in tools:
         return _turn("Now the report.", call("write_file", path="report.md", content=_report(done)))
     refused = sum(1 for _, message in done if message.is_error)
-    return f"Done: {len(moved)} duplicates are in quarantine, manifest and report are written, {refused} refused."
+    return f"Done: {len(moved)} files are in quarantine, 2 are written, {refused} actions were refused."
 
 
 def _outcomes(request: ModelRequest) -> Iterator[tuple[Call, Message]]:

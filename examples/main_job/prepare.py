@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 SKIPPED = frozenset({"__pycache__", "site-packages", "dist-packages"})
-FILE_BYTES_MAX = 1_000_000
+FILE_BYTES_MAX = 400_000
 FILES_MAX = 2_600
 PLANTED_DUPLICATES = 24
 NOTES = "stdlib/VENDOR-NOTES.txt"

@@ -84,8 +84,9 @@ class Story(msgspec.Struct, kw_only=True):
         elif isinstance(payload, Recovery):
             self.settled[payload.settlement] += 1
             action.letters.append(f"D:{payload.settlement}({payload.evidence})")
-            how = payload.reason or payload.evidence
-            return f"in doubt: {action.tool} {action.about} -> {payload.settlement} ({how})"
+            what = {"restart": "started again", "happened": "it had happened", "not_happened": "it had not happened"}
+            how = what.get(payload.settlement, payload.settlement)
+            return f"in doubt: {action.tool} {cut(action.about, 18)}: {how} ({payload.evidence})"
         return ""
 
     def life_of(self, entry: Entry) -> int:
