@@ -18,6 +18,7 @@ from logact.voters.safety_words import Scope
 if TYPE_CHECKING:
     from logact.voters.safety_shell import ShellJudge
 
+SYSTEM = frozenset(("systemctl", "crontab", "launchctl", "apt", "dpkg", "rpm", "brew", "conda"))
 SCRIPT_BYTES_MAX = 200_000
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "ash", "rbash"))
@@ -108,7 +109,6 @@ def project(shell: ShellJudge, name: str, arguments: list[str]) -> str:
 
 def subcommand(shell: ShellJudge, name: str, arguments: list[str]) -> str:
     """A program whose first word says what it does."""
-    dangerous(name, arguments)
     if any(UNKNOWN in one for one in arguments):
         raise undecidable("arguments that are not known")
     words = [one for one in arguments if not one.startswith("-") or one in SUBCOMMANDS[name]]
@@ -123,7 +123,10 @@ def subcommand(shell: ShellJudge, name: str, arguments: list[str]) -> str:
             raise Unsafe("shell.system", "it changes the system")
         if any(one.startswith(("--exec", "-exec", "-vettool", "-toolexec", "--eval")) for one in arguments):
             raise undecidable("an option that runs something")
+        if name not in SYSTEM:
+            dangerous(name, arguments)
         return UNKNOWN
+    dangerous(name, arguments)
     if name in PROJECT:
         return project(shell, name, arguments)
     if name in DENIED:

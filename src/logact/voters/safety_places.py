@@ -21,7 +21,60 @@ _PRIVATE = re.compile("[\ue000-\uf8ff]")
 SENSITIVE_PARTS = frozenset(
     (
         "login data",
-        *[".aws", ".azure", ".bash_history", ".boto", ".docker", ".envrc", ".git-credentials", ".gnupg", ".htpasswd", ".kube", ".logact", ".my.cnf", ".mysql_history", ".netrc", ".npmrc", ".password-store", ".pgpass", ".psql_history", ".pypirc", ".python_history", ".s3cfg", ".secrets", ".ssh", ".terraformrc", ".vault-token", ".zsh_history", "_netrc", "application_default_credentials.json", "authorized_keys", "client_secret.json", "cookies.sqlite", "credentials", "credentials.json", "environ", "gcloud", "gshadow", "id_dsa", "id_ecdsa", "id_ed25519", "id_rsa", "key4.db", "keychain", "kubeconfig", "login.keychain-db", "master.key", "secrets.json", "secrets.toml", "secrets.yaml", "secrets.yml", "shadow", "sudoers", "wallet.dat"],
+        *[
+            ".aws",
+            ".azure",
+            ".bash_history",
+            ".boto",
+            ".docker",
+            ".envrc",
+            ".git-credentials",
+            ".gnupg",
+            ".htpasswd",
+            ".kube",
+            ".logact",
+            ".my.cnf",
+            ".mysql_history",
+            ".netrc",
+            ".npmrc",
+            ".password-store",
+            ".pgpass",
+            ".psql_history",
+            ".pypirc",
+            ".python_history",
+            ".s3cfg",
+            ".secrets",
+            ".ssh",
+            ".terraformrc",
+            ".vault-token",
+            ".zsh_history",
+            "_netrc",
+            "application_default_credentials.json",
+            "authorized_keys",
+            "client_secret.json",
+            "cookies.sqlite",
+            "credentials",
+            "credentials.json",
+            "environ",
+            "gcloud",
+            "gshadow",
+            "id_dsa",
+            "id_ecdsa",
+            "id_ed25519",
+            "id_rsa",
+            "key4.db",
+            "keychain",
+            "kubeconfig",
+            "login.keychain-db",
+            "master.key",
+            "secrets.json",
+            "secrets.toml",
+            "secrets.yaml",
+            "secrets.yml",
+            "shadow",
+            "sudoers",
+            "wallet.dat",
+        ],
     )
 )
 _SENSITIVE = re.compile(
@@ -32,7 +85,21 @@ _HARMLESS = re.compile(r"\.env\.(example|sample|template|dist|defaults|test)|.*\
 _SAMPLES = (*sorted(SENSITIVE_PARTS), ".env", ".env.local", ".env.production", "id_rsa.bak", "server.key", "cert.pem")
 READABLE = ("/usr", "/bin", "/lib", "/lib64", "/opt", "/sbin")
 READABLE_FILES = frozenset(
-    ["/dev/null", "/dev/stdin", "/dev/zero", "/etc/hostname", "/etc/localtime", "/etc/os-release", "/etc/timezone", "/proc/cpuinfo", "/proc/loadavg", "/proc/meminfo", "/proc/uptime", "/proc/version", "/usr/lib/os-release"]
+    [
+        "/dev/null",
+        "/dev/stdin",
+        "/dev/zero",
+        "/etc/hostname",
+        "/etc/localtime",
+        "/etc/os-release",
+        "/etc/timezone",
+        "/proc/cpuinfo",
+        "/proc/loadavg",
+        "/proc/meminfo",
+        "/proc/uptime",
+        "/proc/version",
+        "/usr/lib/os-release",
+    ]
 )
 WRITABLE_FILES = frozenset(("/dev/null", "/dev/stdout", "/dev/stderr", "/dev/tty"))
 _GUARDED = re.compile(r"(^|/)\.git(/|$)")

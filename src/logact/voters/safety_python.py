@@ -33,7 +33,30 @@ _SAVES = frozenset(
 )
 _OPENS = frozenset(("open", "gzip.open", "bz2.open", "lzma.open", "zipfile.ZipFile", "tarfile.open", "io.open"))
 _ASKS = frozenset(
-    ["getcwd", "sep", "linesep", "name", "cpu_count", "getpid", "fspath", "PathLike", "path", "pathsep", "curdir", "pardir", "extsep", "altsep", "R_OK", "W_OK", "X_OK", "F_OK", "get_terminal_size", "DirEntry", "fsencode", "fsdecode"]
+    [
+        "getcwd",
+        "sep",
+        "linesep",
+        "name",
+        "cpu_count",
+        "getpid",
+        "fspath",
+        "PathLike",
+        "path",
+        "pathsep",
+        "curdir",
+        "pardir",
+        "extsep",
+        "altsep",
+        "R_OK",
+        "W_OK",
+        "X_OK",
+        "F_OK",
+        "get_terminal_size",
+        "DirEntry",
+        "fsencode",
+        "fsdecode",
+    ]
 )
 _TELLING = (
     "__globals__",

@@ -16,7 +16,23 @@ ROUNDS_MAX = 6
 _TO_GLOB = {plain: private for private, plain in GLOBS.items()}
 _JOINS = frozenset(("pathlib.Path", "pathlib.PurePath", "pathlib.PosixPath", "pathlib.PurePosixPath", "os.path.join"))
 _SAME = frozenset(
-    ["os.fspath", "os.path.abspath", "os.path.normpath", "os.path.realpath", "sorted", "list", "set", "tuple", "str", "iter", "reversed", "os.path.splitext", "frozenset", "open", "next"]
+    [
+        "os.fspath",
+        "os.path.abspath",
+        "os.path.normpath",
+        "os.path.realpath",
+        "sorted",
+        "list",
+        "set",
+        "tuple",
+        "str",
+        "iter",
+        "reversed",
+        "os.path.splitext",
+        "frozenset",
+        "open",
+        "next",
+    ]
 )
 _SAME_METHODS = frozenset(
     (*("resolve", "absolute", "as_posix", "lower", "upper", "strip", "removesuffix", "relative_to", "copy"),)
