@@ -388,17 +388,24 @@ def test_an_undo_takes_an_action_back(log: Log) -> None:
     assert log.why == f"action {done} is executing: nothing to undo"
     log.result(done)
     log.undone(done)
-    assert (log.status(done), log.action(done).happened) == ("undone", False)
-    log.undone(done)
-    assert log.why == f"action {done} is undone: nothing to undo"
+    assert log.why == f"no undo of action {done} was committed and is running here"
+    assert log.status(done) == "executed"
+    doubtful = log.doubtful(run, effect="reversible")
+    log.undone(doubtful)
+    assert (log.status(doubtful), log.action(doubtful).happened) == ("undone", False)
+    log.undone(doubtful)
+    assert log.why == f"action {doubtful} is undone: nothing to undo"
     log.undone(99)
     assert log.why == "there is no action 99"
 
 
 def test_an_undo_that_failed_is_a_doubt(log: Log) -> None:
     """Half an undo leaves the action in doubt, open again, and a repeat of its old result does not hide that."""
-    action = log.started(log.run(), effect="reversible")
+    log.open_policy()
+    run = log.run()
+    action = log.started(run, effect="reversible", undo=True)
     log.result(action)
+    log.started(run, undoes=action)
     log.undone(action, error=Failure(kind="failed", message="half"))
     assert log.status(action) == "in_doubt"
     assert action in log.state.open_actions
