@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -60,6 +60,9 @@ from logact.runtime.tail import Tail
 from logact.runtime.voter_host import VoterHost
 from logact.tools import Toolbox
 from logact.voters.base import Voter, as_voters
+
+if TYPE_CHECKING:
+    from logact.undoing import UndoReport
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -274,7 +277,13 @@ class LogActAgent:
             state = parts.host.state
             if run_id not in state.runs:
                 raise UsageError("There is no such run", received=str(run_id), todo="see `logact actions`")
-            intent = parts.proposer.intent_for_action(state.runs[run_id], action, retry_of=retry_of)
+            before = state.actions.get(retry_of)
+            if before is not None and before.intent.undoes:  # an undo again, not what it undoes
+                done_before = await parts.host.full_intent(before)
+                intent = parts.proposer.intent_for_undo(state.runs[run_id], before.intent.undoes, done_before)
+                intent = msgspec.structs.replace(intent, retry_of=retry_of)
+            else:
+                intent = parts.proposer.intent_for_action(state.runs[run_id], action, retry_of=retry_of)
             small, blobs = parts.proposer.outsourced(intent)
             done = await parts.host.append([parts.host.about(intent, small, "driver", self.agent_id)], blobs=blobs)
             return self._view(parts, done.position)
@@ -376,6 +385,33 @@ class LogActAgent:
             if doubts:
                 raise InDoubt(doubts, todo="look at the world, then settle it with `logact doubt`")
             return await self.state()
+
+    async def undo(self, position: int) -> UndoReport:
+        """Take back what a run or an action did, newest first; each undo is an action of its own, voted on.
+
+        It stops at the first undo that does not succeed; repeat it to go on. Raises UsageError and InDoubt.
+        """
+        from logact.undoing import undo
+
+        return await undo(self, position)
+
+    @asynccontextmanager
+    async def saga(self, title: str) -> AsyncIterator[int]:
+        """A group of actions of a loop of your own, as a run: if the block raises, what they did is undone.
+
+        The error goes on, with a note that says what was undone and what still stands.
+        """
+        async with self._playing() as parts:
+            before = parts.own_run
+            begin = Run(agent=self.agent_id, title=title)
+            parts.own_run = run = (await parts.host.append([parts.host.entry(begin, "client")])).position
+            try:
+                yield run
+            except Exception as error:
+                error.add_note((await self.undo(run)).in_words())
+                raise
+            finally:
+                parts.own_run = before
 
     async def look(self, position: int) -> LogEntry:
         """One action as the log has it now, as far as the fold still holds it. UsageError if it does not."""

@@ -43,17 +43,6 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
     if as_json:
         put_json({"complete": report.complete, **msgspec.to_builtins(report)})
     else:
-        put(_lines(report))
+        put(report.in_words())
     if not report.complete:
         raise click.exceptions.Exit(1)
-
-
-def _lines(report: UndoReport) -> list[str]:
-    lines = [f"Undone: {', '.join(map(str, report.undone)) or 'nothing'}."]
-    if report.left:
-        lines.append(f"No undo is declared for: {', '.join(map(str, report.left))}.")
-    if report.open:
-        lines.append(f"Not settled yet: {', '.join(map(str, report.open))}.")
-    if report.stopped_at:
-        lines.append(f"Stopped at {report.stopped_at}: {report.why}.")
-    return lines

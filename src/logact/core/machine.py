@@ -324,6 +324,11 @@ def _intent(state: State, entry: Entry, intent: Intent) -> str:
         if why:
             return why
         state.actions[intent.retry_of].retried_by = entry.position
+    if intent.undoes:
+        why = _undo_problem(state, intent)
+        if why:
+            return why
+        state.undoing[intent.undoes] = entry.position
     scopes = scopes_of(intent)
     before = state.actions[intent.retry_of] if intent.retry_of else None
     action = Action(
@@ -355,6 +360,8 @@ def _retry_problem(state: State, intent: Intent) -> str:
         return f"there is no action {intent.retry_of} to try again"
     if before.intent.tool != intent.tool or before.intent.arguments_digest != intent.arguments_digest:
         return f"a retry of action {before.id} must have its tool and arguments"
+    if before.intent.undoes != intent.undoes:
+        return f"a retry of action {before.id} must undo what it undoes"
     if before.retried_by:
         return f"action {before.id} was tried again already, as {before.retried_by}"
     if before.status == "rejected" and not before.attempts:
@@ -364,6 +371,24 @@ def _retry_problem(state: State, intent: Intent) -> str:
     if _may_repeat(before) or before.status == "undone":
         return ""
     return f"action {before.id} ({before.intent.effect}) may have happened, so it is not tried again"
+
+
+def _undo_problem(state: State, intent: Intent) -> str:
+    """Why an intent may not undo what it names. What the fold has let go is for whoever proposes it to know."""
+    if intent.undoes in state.undoing:
+        return f"action {intent.undoes} is being undone already, by {state.undoing[intent.undoes]}"
+    if intent.undoes in state.undone:
+        return f"action {intent.undoes} was undone already"
+    target = state.actions.get(intent.undoes)
+    if target is None:
+        return "" if 0 < intent.undoes < state.position else f"there is no action {intent.undoes} to undo"
+    if target.intent.agent != intent.agent or target.intent.tool != intent.tool:
+        return f"the undo of action {target.id} must be of its agent and tool"
+    if target.intent.arguments_digest != intent.arguments_digest:
+        return f"the undo of action {target.id} must have its arguments"
+    if target.status != "executed" or not target.intent.undo:
+        return f"action {target.id} is {target.status}" + ("" if target.intent.undo else ", and declared no undo")
+    return ""
 
 
 def _may_repeat(action: Action) -> bool:
@@ -629,10 +654,18 @@ def _late_result(state: State, action: Action, attempt: Attempt, result: Result)
 
 def _undone(state: State, entry: Entry, undone: Undone) -> str:
     action = state.actions.get(undone.intent)
+    doing = state.actions.get(state.undoing.get(undone.intent, 0))
+    current = doing.current if doing is not None and doing.status == "executing" else None
+    allowed = current is not None and current.incarnation == entry.author.incarnation
     if action is None:
-        return f"there is no action {undone.intent}"
+        if not allowed:
+            return f"there is no action {undone.intent}"
+        _let_go_undone(state, undone.intent, entry.position)
+        return ""
     if action.status not in ("executed", "in_doubt"):
         return f"action {action.id} is {action.status}: nothing to undo"
+    if action.status == "executed" and not allowed:
+        return f"no undo of action {action.id} was committed and is running here"
     if undone.error is not None:
         action.status, action.error = "in_doubt", undone.error
         state.open_actions[action.id] = None
@@ -640,6 +673,13 @@ def _undone(state: State, entry: Entry, undone: Undone) -> str:
     action.status, action.happened, action.undone_by = "undone", False, entry.position
     _settle(state, action, entry.position)
     return ""
+
+
+def _let_go_undone(state: State, target: int, position: int) -> None:
+    """Remember that an action was undone that the fold does not hold any more."""
+    state.undone[target] = position
+    if len(state.undone) > KEYS_KEPT:
+        del state.undone[next(iter(state.undone))]
 
 
 def _output(state: State, entry: Entry, output: Output) -> str:
@@ -696,6 +736,12 @@ def _recovery(state: State, entry: Entry, recovery: Recovery) -> str:
     action.reason = recovery.reason
     if recovery.settlement == "happened":
         action.status, action.happened = "executed", True
+        if action.intent.undoes:  # what happened is an undo
+            target = state.actions.get(action.intent.undoes)
+            if target is None:
+                _let_go_undone(state, action.intent.undoes, entry.position)
+            elif target.status == "executed":
+                target.status, target.happened, target.undone_by = "undone", False, entry.position
     elif recovery.settlement == "not_happened":
         action.status, action.happened = "failed", False
         action.error = Failure(kind="not_happened", message=recovery.reason or "it did not happen", definite=True)
@@ -820,6 +866,8 @@ def _settle(state: State, action: Action, position: int, detail: object = "") ->
     action.settled_at = position
     action.restart_allowed = False
     state.open_actions.pop(action.id, None)
+    if action.intent.undoes and state.undoing.get(action.intent.undoes) == action.id:
+        del state.undoing[action.intent.undoes]
     _mark(state, action, position)
     run = state.runs.get(action.intent.run)
     if run is not None:

@@ -164,7 +164,8 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     ``chain`` is the digest of all records so far, in order. ``halted`` names a critical entry that this version
     does not understand (read on, never act); ``broken`` the first place where a writer's chain does not fit.
-    ``keep`` holds on to settled actions of finished runs, for views; agents let them go.
+    ``keep`` holds on to settled actions of finished runs, for views; agents let them go. ``undoing`` names, by the
+    action that is to be undone, the open action that undoes it; ``undone`` where those were undone that were let go.
     """
 
     log: str = ""
@@ -188,6 +189,8 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
     scopes: dict[str, int] = {}
     keys: dict[str, int] = {}
     claims: dict[str, str] = {}
+    undoing: dict[int, int] = {}
+    undone: dict[int, int] = {}
     checkpoint: int = 0
     counted_at_checkpoint: int = 0
     duplicate: int = 0

@@ -28,11 +28,12 @@ from logact.entry import (
     Payload,
     Result,
     Started,
+    Undone,
     stricter,
 )
 from logact.env import ThreadWatch, watching
 from logact.errors import AppendUnknown, BlobMissing, ConditionFailed, LogActError, LogCorrupt, LogError, UsageError
-from logact.logs.base import Clause, Filter
+from logact.logs.base import Clause, Filter, where
 from logact.runtime import values
 from logact.runtime.host import Host
 from logact.runtime.secrets import Secrets
@@ -241,14 +242,19 @@ class Executor:
                 invariants.check_may_run(self.host.state, action_id, attempt, self.host.incarnation, digest)
                 result, blobs = await self._outcome(action, intent, attempt)
             tool = self.tools.get(intent.tool)
-            effect = stricter(intent.effect, tool.effect) if tool is not None else intent.effect
+            effect = intent.effect
+            if tool is not None and not intent.undoes:
+                effect = stricter(effect, tool.effect)
             if result.error is not None and self.retry:
                 result = self._scheduled(action, result, result.error, effect)
             entry = self._entry(result, intent)
-            if ride and effect in ("read", "idempotent") and not blobs:
+            if intent.undoes and result.error is None:
+                undone = self._entry(Undone(intent=intent.undoes, detail=str(result.value or "")), intent)
+                await self._write_down([undone, entry], blobs)
+            elif ride and effect in ("read", "idempotent") and not blobs and not intent.undoes:
                 self.host.riding.append(entry)
             else:
-                await self._write_down(entry, blobs)
+                await self._write_down([entry], blobs)
         finally:
             self.running.pop(action_id, None)
 
@@ -272,13 +278,13 @@ class Executor:
             return action.intent, Failure(kind="permanent", message=f"its arguments are gone: {error}", definite=True)
         return intent, _other_arguments(intent)
 
-    async def _write_down(self, entry: NewEntry, blobs: list[tuple[str, bytes]]) -> None:
+    async def _write_down(self, entries: list[NewEntry], blobs: list[tuple[str, bytes]]) -> None:
         """Append a result; while the log is away, keep trying: what happened must not be forgotten."""
         began = self.host.env.monotonic()
         pause_s = 0.05
         while True:
             try:
-                await self.host.append([entry], blobs=blobs)
+                await self.host.append(entries, blobs=blobs)
                 return
             except (AppendUnknown, LogError):
                 if self.host.env.monotonic() - began > RESULT_RETRY_S_MAX:
@@ -311,7 +317,14 @@ class Executor:
             return Result(intent=action.id, attempt=attempt, error=failure), blobs
         if env.points:
             env.point("before_effect")
-        value, failed = await self._call(tool, arguments, context)
+        undone = None
+        if intent.undoes:
+            try:
+                undone = await self._result_of(intent.undoes)
+            except LogError as error:
+                failure = Failure(kind="environment", message=f"the log cannot be read: {error}", definite=True)
+                return Result(intent=action.id, attempt=attempt, error=failure), blobs
+        value, failed = await self._call(tool, arguments, context, undone)
         if env.points:
             env.point("after_effect")
         duration_ms = round((env.monotonic() - began) * 1000, 3)
@@ -358,7 +371,13 @@ class Executor:
         """Why an approved action is not what would run now; the approval does not cover anything else."""
         if tool is None:
             return Failure(kind="permanent", message=f"the tool {intent.tool!r} is not offered here", definite=True)
-        if stricter(tool.effect, intent.effect) != intent.effect:
+        if intent.undoes and intent.effect == "idempotent" and not tool.safe_undo:
+            return Failure(
+                kind="permanent",
+                message=f"the undo of {intent.tool!r} is not safe any more; the approval was for one that is",
+                definite=True,
+            )
+        if not intent.undoes and stricter(tool.effect, intent.effect) != intent.effect:
             return Failure(
                 kind="permanent",
                 message=f"the effect of {intent.tool!r} is {tool.effect}; the approval was for {intent.effect}",
@@ -386,15 +405,29 @@ class Executor:
                     )
         return None
 
+    async def _result_of(self, action_id: int) -> Result:
+        """What an action that is to be undone returned, as the log has it."""
+        found = Result(intent=action_id)
+        async for one in self.host.log.read(action_id, matching=where(kinds=["Result"], actions=[action_id])):
+            if isinstance(one.payload, Result) and one.payload.error is None:
+                found = one.payload
+                if found.blob is not None:
+                    whole = values.unpack(await self.host.log.get_blob(found.blob.digest))
+                    found = msgspec.structs.replace(found, value=whole)
+                break
+        return found
+
     async def _call(
-        self, tool: Tool, arguments: dict[str, object], context: ToolContext
+        self, tool: Tool, arguments: dict[str, object], context: ToolContext, undoes: Result | None = None
     ) -> tuple[object, Failure | None]:
-        """The tool's value, or its failure. Nothing that a tool raises gets out of here but cancellation."""
+        """The value of the tool (or of its undo), or its failure. Nothing it raises gets out but cancellation."""
         timeout_s = tool.timeout_s or TOOL_TIMEOUT_S
         with watching() as thread:
             try:
                 async with asyncio.timeout(timeout_s) as deadline:
                     self.running[context.action] = deadline
+                    if undoes is not None:
+                        return await tool.undo(arguments, undoes.value, context), None
                     return await tool.call(arguments, context), None
             except TimeoutError:
                 if context.action in self._cancelled:

@@ -134,6 +134,25 @@ class Proposer:
             retry_of=retry_of,
         )
 
+    def intent_for_undo(self, run: RunState, target: int, done: Intent) -> Intent:
+        """The intent that undoes an executed action: its tool and arguments, so that voters see what it is about.
+
+        An undo that is declared safe may be done twice; any other is irreversible. ArgumentError if there is none.
+        """
+        tool = self.tools.get(done.tool)
+        if tool is None or not tool.has_undo:
+            raise ArgumentError(f"The tool {done.tool!r} has no undo", received=f"action {target}")
+        again = self.intent(run, done.tool, done.arguments, f"undo of action {target}")
+        return msgspec.structs.replace(
+            again,
+            effect="idempotent" if tool.safe_undo else "irreversible",
+            probe=False,
+            undo=False,
+            safe_undo=False,
+            undoes=target,
+            pins=(),
+        )
+
     @staticmethod
     def outsourced(intent: Intent) -> tuple[Intent, list[tuple[str, bytes]]]:
         """The intent with large arguments moved to a blob, and that blob."""

@@ -103,12 +103,13 @@ class Recoverer:
         """Take the next step of one settlement. False if it has to wait for a process to end."""
         tool = self.tools.get(action.intent.tool)
         gone = self._gone(action)
+        undoes = bool(action.intent.undoes)  # then the tool's effect is not what runs, its undo is
         step = recovering.next_step(
             action,
             holder_gone=gone,
-            effect_now=tool.effect if tool is not None else None,
-            can_probe=tool is not None and tool.has_probe,
-            can_undo=tool is not None and tool.has_undo and tool.safe_undo,
+            effect_now=None if tool is None else action.intent.effect if undoes else tool.effect,
+            can_probe=tool is not None and tool.has_probe and not undoes,
+            can_undo=tool is not None and tool.has_undo and tool.safe_undo and not undoes,
             probe_said_unknown=action.id in self._unsure,
             ended=machine.ended(self.host.state, action),
         )
