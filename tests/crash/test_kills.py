@@ -22,6 +22,8 @@ from benchmarks.crash_stage import (
 
 Staged = Callable[..., Stage]
 
+pytestmark = pytest.mark.timeout(400)  # many process starts: seconds on an idle machine, minutes on a crowded one
+
 
 @pytest.fixture
 def staged(tmp_path: Path) -> Iterator[Staged]:
