@@ -21,7 +21,8 @@ import msgspec
 from logact.entry import Effect, Policy
 from logact.errors import LogActError, SpecError
 from logact.runtime.entering import policy_for
-from logact.spec import CodeTools, FilesTools, ObjectTools, SpecFile, ToolsTable, VoterTable, WebTools
+from logact.spec import SpecFile
+from logact.spec_tables import CodeTools, FilesTools, ObjectTools, ToolsTable, VoterTable, WebTools
 from logact.tools import Tool, ToolError, as_tools
 from logact.voters.base import FunctionVoter, Voter
 

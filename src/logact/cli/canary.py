@@ -48,8 +48,8 @@ async def fire_canaries(file: SpecFile | None) -> list[Check]:
     found.append(await _fire("broken voter", "with a voter that crashes, an action", [_Crashing()]))
     if file is None:
         return found
-    from logact.spec import CodeTools
     from logact.spec_parts import policy_of, tools_of, voters_of
+    from logact.spec_tables import CodeTools
 
     tools: list[Tool] | None = None
     try:

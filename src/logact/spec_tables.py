@@ -1,0 +1,121 @@
+"""The tables of a specification file, as types: what may be written, and what it means if left out."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from logact.entry import Effect
+
+DEFAULT_URL = "sqlite:///agent.db"
+CHECKPOINT_EVERY = 2000
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """The base of all tables: unknown keys are mistakes."""
+
+
+class LimitsTable(Table, frozen=True, kw_only=True):
+    """What one run may use; 0 means no limit."""
+
+    turns: int = 0
+    actions: int = 0
+    tokens: int = 0
+    seconds: int = 0
+
+
+class AgentTable(Table, frozen=True, kw_only=True):
+    """``[agent]``: its name, its model, what it is told, and its limits."""
+
+    name: str
+    model: str = ""
+    system: str = ""
+    limits: LimitsTable = LimitsTable()
+    context_tokens_max: int = 0
+    model_timeout_s: float = 0
+    decide_within_s: float = 0
+
+
+class LogTable(Table, frozen=True, kw_only=True):
+    """``[log]``: where the shared log is."""
+
+    url: str = DEFAULT_URL
+
+
+class PolicyTable(Table, frozen=True, kw_only=True):
+    """``[policy]``: how votes combine, where "all of them must approve" is not what is wanted."""
+
+    need: dict[str, Any] = {}
+    binding: bool = False
+    start_within_s: float = 0
+
+
+class CheckpointsTable(Table, frozen=True, kw_only=True):
+    """``[checkpoints]``: after how many entries one is written."""
+
+    every: int = CHECKPOINT_EVERY
+
+
+class FilesTools(Table, frozen=True, kw_only=True):
+    """``use = "files"``: read, list, search and change the files beneath ``root``."""
+
+    use: str
+    root: str
+    read_only: bool = False
+    hide: list[str] = []
+    effects: dict[str, Effect] = {}
+
+
+class CodeTools(Table, frozen=True, kw_only=True):
+    """``use = "shell"`` or ``"python"``: run code in the sandbox, in the directory ``root``."""
+
+    use: str
+    root: str = "."
+    readable: list[str] = []
+    network: bool = False
+    unsandboxed: str = ""
+    effects: dict[str, Effect] = {}
+
+
+class WebTools(Table, frozen=True, kw_only=True):
+    """``use = "web"``: read from the hosts that ``allow`` lists."""
+
+    use: str
+    allow: list[str]
+    allow_private: bool = False
+    effects: dict[str, Effect] = {}
+
+
+class ObjectTools(Table, frozen=True, kw_only=True):
+    """``use = "package.module:object"`` or ``"file.py:object"``: a tool, function, list, or object with .tools."""
+
+    use: str
+    options: dict[str, Any] = {}
+    effects: dict[str, Effect] = {}
+
+
+ToolsTable = FilesTools | CodeTools | WebTools | ObjectTools
+TOOL_TABLES: dict[str, type[FilesTools] | type[CodeTools] | type[WebTools]] = {
+    "files": FilesTools,
+    "shell": CodeTools,
+    "python": CodeTools,
+    "web": WebTools,
+}
+
+
+class VoterTable(Table, frozen=True, kw_only=True):
+    """One of ``[[voters]]``: ``safety``, ``rules``, or ``package.module:object`` with ``options``."""
+
+    use: str
+    name: str = ""
+    rules: list[dict[str, Any]] = []
+    file: str = ""
+    options: dict[str, Any] = {}
+    on_failure: Literal["reject", "abstain", "approve"] | None = None
+    placement: Literal["inline", "async"] | None = None
+    timeout_s: float | None = None
+    shadow: bool = False
+
+
+BUILT_IN_VOTERS = ("safety", "rules")
