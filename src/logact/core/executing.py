@@ -44,13 +44,17 @@ def key_of(log: str, action: Action) -> str:
 
 
 def took_effect(state: State, action_id: int, attempt: int, incarnation: str) -> bool:
-    """Whether this incarnation's start of this attempt is the one that counts."""
+    """Whether this incarnation's start of this attempt is the one that counts, and may be acted on.
+
+    What is not understood, or does not verify, may have come in front of the start while it was on its way.
+    """
     action = state.actions.get(action_id)
-    if action is None or action.status not in ("executing", "in_doubt"):
-        return False
-    current = action.current
+    current = action.current if action is not None else None
     return (
-        action.status == "executing"
+        not state.halted
+        and not state.broken
+        and action is not None
+        and action.status == "executing"
         and current is not None
         and current.number == attempt
         and current.incarnation == incarnation

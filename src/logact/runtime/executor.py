@@ -95,6 +95,8 @@ class Executor:
 
     def due(self, state: State) -> list[tuple[Action, bool]]:
         """Actions to work on: to be started (True), or started by this incarnation and not running (False)."""
+        if state.halted or state.broken:
+            return []
         now_ms = self.host.env.wall_ms()
         found = [
             (action, True)

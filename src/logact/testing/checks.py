@@ -109,7 +109,13 @@ class Checker:
         if effect.delta > 0:
             digest = codec.digest_of({"item": effect.item})
             incarnation = self._incarnation(effect.action, effect.pid)
-            invariants.check_may_run(self.state, effect.action, effect.attempt, incarnation, digest)
+            if action is not None and action.status == "in_doubt" and action.current is not None:
+                # an epoch fences appends, not effects: whoever was fenced off while at work may still finish
+                mine = action.current.number == effect.attempt and action.current.incarnation == incarnation
+                require("no_double_effect", mine, f"{effect.item} runs in doubt, and not by who started it")
+                require("approval_binds", action.intent.arguments_digest == digest, f"{effect.item} was not approved")
+            else:
+                invariants.check_may_run(self.state, effect.action, effect.attempt, incarnation, digest)
             require("closed_by_default", effect.tool != FORBIDDEN, f"{effect.item} ran, which every guard refuses")
             require(
                 "approval_binds",
@@ -128,9 +134,9 @@ class Checker:
                 f"{effect.item} ran, and its caller was told that it was refused",
             )
         idempotent = action is not None and action.intent.effect == "idempotent"
-        mine = [one for one in self.town.ledger if one.item == effect.item]
+        lines = [one for one in self.town.ledger if one.item == effect.item]
         if idempotent:
-            require("no_double_effect", len({one.key for one in mine}) <= 1, f"{effect.item} ran under several keys")
+            require("no_double_effect", len({one.key for one in lines}) <= 1, f"{effect.item} ran under several keys")
         else:
             net = self.town.net(effect.item)
             require("no_double_effect", net in (0, 1), f"{effect.item} happened {net} times")
@@ -241,7 +247,7 @@ class Watch:
                     require(
                         "recovery_is_bounded",
                         self.first > self.checkpoint[1],
-                        f"{self.process.name} reads from {self.first}; a checkpoint covers it to {self.checkpoint[1]}",
+                        f"{self.process.name} reads from {self.first}, behind a checkpoint at {self.checkpoint[1]}",
                     )
             expected = checker.chains.get(entry.position)
             require(

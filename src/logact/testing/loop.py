@@ -168,12 +168,20 @@ class SimLoop(asyncio.BaseEventLoop):
             if handle.cancelled():
                 continue
             process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
-            if process is not None and not process.may_step():
-                continue
+            if process is not None:
+                if process.frozen_until > self._now:
+                    self._hold(handle, process.frozen_until)
+                    continue
+                if not process.may_step():
+                    continue
             self.steps += 1
             if self.steps > self.steps_max:
                 raise StepLimit(f"{self.steps_max} steps at {self._now:.3f} s: something spins")
             handle._run()
+
+    def _hold(self, handle: asyncio.Handle, until: float) -> None:
+        """Run a step later: its process is frozen, and time goes by without it."""
+        self.call_at(until, self._waiting.append, handle, context=contextvars.Context())
 
     def _pick(self, ready: list[asyncio.Handle]) -> int:
         if len(ready) == 1:

@@ -23,15 +23,15 @@ from logact.runtime.assembly import (
 )
 from logact.runtime.entering import policy_for
 from logact.runtime.host import Host
-from logact.testing.town import TASK
+from logact.testing.town import TASK, tools
 from logact.testing.world import Process, Program
 
 if TYPE_CHECKING:
     from logact.testing.systems import Simulation
 
 AGENT = "ops"
-DECIDE_WITHIN_MS = 15_000
-START_WITHIN_MS = 20_000
+DECIDE_WITHIN_MS = 30_000
+START_WITHIN_MS = 40_000
 
 Play = Callable[..., Any]
 
@@ -56,7 +56,7 @@ class Programs:
             model=self.sim.town.model(),
             voters=voters,
             policy=policy,
-            tools=self.sim.town.tools(process),
+            tools=tools(),
             checkpoint_every=self.sim.plan.checkpoint_every,
             model_timeout_s=60.0,
         )

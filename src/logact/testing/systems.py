@@ -35,7 +35,7 @@ from logact.testing.world import EPOCH_MS, World
 END_S = 900.0
 """When everything must have ended at the latest, in virtual seconds."""
 
-JUMP_S_MAX = 30.0
+JUMP_S_MAX = 12.0
 TAMPER_ONE_IN = 3
 
 
@@ -176,21 +176,23 @@ class Simulation:
         world.later(calm_at, self._calm)
         while world.loop.time() < END_S:
             await asyncio.sleep(0.25)
-            if world.failure is not None:
-                raise world.failure
-            if world.loop.errors:
-                found = world.loop.errors[0]
-                raise found.get("exception") or AssertionError(found["message"])
+            self.raise_what_failed()
             if world.loop.time() > calm_at and self._finished():
                 break
         else:
             raise InvariantViolated("no_lost_effect", f"not finished after {END_S:g} s: {self._why_not()}")
         await asyncio.sleep(5.0)  # what is still on its way arrives
-        if world.failure is not None:
-            raise world.failure
+        self.raise_what_failed()
         self.checker.at_the_end(proposals_may_stay=self.plan.form == "own")
         if self.plan.menu % TAMPER_ONE_IN == 0:
             check_tampering_shows(self.log.base, self.plan.menu)
+
+    def raise_what_failed(self) -> None:
+        """Raise the first failure of a check or of a process, if there is one."""
+        if self.world.failure is not None:
+            raise self.world.failure
+        for found in self.world.loop.errors:
+            raise found.get("exception") or AssertionError(found["message"])
 
     def _finished(self) -> bool:
         if self.plan.form == "own":

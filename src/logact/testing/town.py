@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -54,6 +55,7 @@ class Town:
 
     def __init__(self, world: World, plan: Plan) -> None:
         self.world = world
+        world.town = self
         self.plan = plan
         self.ledger: list[Effect] = []
         self.checker: Checker | None = None
@@ -91,10 +93,6 @@ class Town:
                 self.checker.effect(effect)
             except LogActError as error:
                 self.world.fail(error)
-
-    def tools(self, process: Process) -> list[Tool]:
-        """The tools as one process has them."""
-        return [_tool(self, process, name) for name in MENU]
 
     async def work(self, process: Process, tool: str, item: str, context: ToolContext) -> str:
         """A tool's run: some time, the effect, some time."""
@@ -234,22 +232,34 @@ class Budget(Voter):
         return self.town.answered(self.name, item, spent < self.limit, f"{spent} of {self.limit} spent")
 
 
-def _tool(town: Town, process: Process, name: str) -> Tool:
-    """One tool of the menu, bound to a process."""
+def _here() -> tuple[Town, Process]:
+    """The town and the process in which this code runs."""
+    process = PROCESS.get()
+    if process is None or not isinstance(process.world.town, Town):
+        raise RuntimeError("a simulated tool ran outside of a simulation")
+    return process.world.town, process
+
+
+def _tool(name: str) -> Tool:
+    """One tool of the menu."""
 
     async def run(item: str, context: ToolContext) -> str:
+        town, process = _here()
         return await town.work(process, name, item, context)
 
     def stamp(item: str, context: ToolContext) -> str:
+        town, process = _here()
         town.act(process, name, item, context)
         return f"stamp {item}: done"
 
     async def probe(item: str) -> bool:
+        town, process = _here()
         process.check_alive()
         await asyncio.sleep(0.001)
         return town.net(item) > 0
 
     async def undo(item: str, context: ToolContext) -> str:
+        town, process = _here()
         await asyncio.sleep(0.001)
         if town.net(item) > 0:
             town.act(process, name, item, context, -1)
@@ -270,3 +280,9 @@ def _tool(town: Town, process: Process, name: str) -> Tool:
     if name == "drag":
         return Tool(run, name=name, effect="irreversible", probe=probe, timeout_s=1.0)
     return Tool(run, name=name)  # undeclared, so irreversible, and nobody can tell whether it happened
+
+
+@cache
+def tools() -> tuple[Tool, ...]:
+    """The tools of the menu. They know by themselves in which process they run, so all runs share them."""
+    return tuple(_tool(name) for name in MENU)

@@ -81,6 +81,7 @@ class Process:
         self.dead = False
         self.ended = False
         self.stopping = False
+        self.frozen_until = 0.0
         self.steps = 0
         self.tasks: list[SimTask] = []
         self.on_kill: list[Callable[[], None]] = []
@@ -107,6 +108,10 @@ class Process:
         """A named point in the code was reached; it may be where this process dies."""
         if self.dead:
             raise ProcessDied
+        hook = self.world.hooks.pop((self.name, name), None)
+        if hook is not None:
+            hook()
+            self.check_alive()
         if self.world.dies_at_point(self, name):
             self.world.count(f"kill_{name}" if name.endswith("effect") else f"kill_{name.partition('_')[0]}_append")
             self.world.crash(self.name)
@@ -135,9 +140,11 @@ class World:
         self.clock_offsets_s: dict[str, float] = {}
         self.die_at: dict[tuple[str, int], int] = {}
         self.points: dict[tuple[str, int], float] = {}
+        self.hooks: dict[tuple[str, str], Callable[[], object]] = {}
         self.reached: Counter[str] = Counter()
         self.points_seen: Counter[str] = Counter()
         self.failure: BaseException | None = None
+        self.town: object = None
         self.over = False
 
     def count(self, kind: str) -> None:
@@ -200,6 +207,10 @@ class World:
         if self.live.get(process.name) is process:
             self.restart_s[process.name] = RESTART_S
             self.crash(process.name)
+
+    def freeze(self, name: str, seconds: float) -> None:
+        """The process takes no step for so long after its present one, and knows nothing of it."""
+        self.live[name].frozen_until = self.loop.time() + seconds
 
     def crash(self, name: str) -> None:
         """Kill a process and start its next life after a while."""
