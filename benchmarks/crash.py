@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         seed={"type": int, "default": 1, "metavar": "N", "help": "for the moments of the kills"},
     )
     kills = bench.options.kills or (12 if bench.quick else 200)
-    bench.progress(f"about {'55 s' if bench.quick else '10 minutes'}: every crash point, then {kills} random kills")
+    bench.progress(f"about {'55 s' if bench.quick else '12 minutes'}: every crash point, then {kills} random kills")
     swept, points, recovering = sweep(bench)
     randomly = strike(bench, kills)
     apart, apart_points = decouple(bench, max(6, kills // 4))
