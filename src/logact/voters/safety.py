@@ -178,6 +178,19 @@ class SafetyVoter(Voter):
         elif kind == "move":
             self.places.move(value)
             self.places.read(value)
+            for name in (
+                "target",
+                "destination",
+                "dest",
+                "dst",
+                "to_path",
+                "target_path",
+                "destination_path",
+                "new_path",
+            ):
+                target = action.arguments.get(name)
+                if isinstance(target, str) and target:
+                    self.places.displace(value, target)
         elif kind == "delete":
             if action.tool in self.allow_tools:
                 return

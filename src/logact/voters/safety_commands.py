@@ -283,7 +283,10 @@ def source(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
 def trap(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
     """``trap``: its first word is a script."""
     if arguments and arguments[0] not in ("-", "-p", "-l", ""):
-        shell.script(_code(arguments[0]), scope.copy())
+        inner = scope.copy()
+        shell.script(_code(arguments[0]), inner)
+        if inner.variables != scope.variables or inner.bases != scope.bases:
+            raise undecidable("a trap that changes what follows")
     return ""
 
 

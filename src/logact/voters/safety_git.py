@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from logact.voters.safety_finding import Unsafe, undecidable
-from logact.voters.safety_places import UNKNOWN
+from logact.voters.safety_places import UNKNOWN, is_sensitive
 from logact.voters.safety_words import Scope
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def git(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
     for one in operands:
         if one.startswith(("/", "~", "../")) or "/../" in one:
             shell.places.read(one, scope.bases, "shell")
+        if is_sensitive(one.rsplit(":", 1)[-1]) and verb not in ("add", "commit", "branch", "tag", "switch", "merge"):
+            raise Unsafe("shell.secrets", f"{one[:80]!r} holds credentials, by its name")
         if one.startswith(("ext::", "fd::")):
             raise undecidable("a transport that runs something")
     if verb in SHOWS:
@@ -73,7 +76,7 @@ def git(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
     if verb in REWRITES:
         raise Unsafe(_REWRITE, f"git {verb} rewrites history or discards work", _KEEP)
     if verb == "checkout":
-        _checkout(rest, options, operands)
+        _checkout(shell, rest, options, operands, scope)
     elif verb == "branch":
         if any(re.fullmatch(r"-[a-zA-Z]*[dDMCf][a-zA-Z]*|--(del|for|mov|cop)\w*", one) for one in options):
             raise Unsafe(_REWRITE, "git branch would delete or move a branch", _KEEP)
@@ -113,7 +116,11 @@ def _push(rest: list[str], options: list[str], operands: list[str]) -> str:
     return UNKNOWN
 
 
-def _checkout(rest: list[str], options: list[str], operands: list[str]) -> None:
+def _checkout(shell: ShellJudge, rest: list[str], options: list[str], operands: list[str], scope: Scope) -> None:
+    if "-b" not in options and any(
+        Path(base, one).exists() for base in scope.bases for one in operands if "\0" not in one and len(one) < 200
+    ):
+        raise Unsafe(_REWRITE, "git checkout of paths discards changes", _KEEP)
     if any(re.fullmatch(r"-[a-zA-Z]*[fBp][a-zA-Z]*|--(for|our|the|mer|pat|ove|orp)\w*", one) for one in options):
         raise Unsafe(_REWRITE, "git checkout would discard changes", _KEEP)
     if "--" in rest or (len(operands) != 1 and not any(one in ("-b", "--track", "-t") for one in options)):
@@ -124,6 +131,8 @@ def _checkout(rest: list[str], options: list[str], operands: list[str]) -> None:
 
 def _config(rest: list[str], options: list[str], operands: list[str]) -> None:
     if any(one in ("--get", "--list", "-l", "--get-all") for one in options) or operands[:1] in (["get"], ["list"]):
+        if {"--list", "-l", "list"} & set(rest):
+            raise Unsafe("shell.secrets", "git's settings may hold credentials", "Ask for single settings.")
         if any("credential" in one or "token" in one or "extraheader" in one.lower() for one in rest):
             raise Unsafe("shell.secrets", "it would show credentials")
         if any(one in ("--global", "--system") or one.startswith(("-f", "--file")) for one in options):
@@ -148,6 +157,10 @@ def _clone(shell: ShellJudge, operands: list[str], options: list[str], scope: Sc
 
 
 def _adds(verb: str, options: list[str], operands: list[str]) -> None:
+    if any(re.match(r"--(abo|qui|ski)", one) for one in options) or (
+        verb == "notes" and operands[:1] not in ([], ["show"], ["list"])
+    ):
+        raise Unsafe(_REWRITE, f"this git {verb} discards work", _KEEP)
     if verb == "switch" and any(re.fullmatch(r"-[a-zA-Z]*[fC][a-zA-Z]*|--(for|dis)\S*", one) for one in options):
         raise Unsafe(_REWRITE, "git switch would discard changes", _KEEP)
     if verb == "pull" and any(re.fullmatch(r"-[a-zA-Z]*[fr][a-zA-Z]*|--(for|reb)\S*", one) for one in options):

@@ -18,7 +18,8 @@ for _kind, _names in (
     ("sql", "sql sql_query statement sql_statement"),
     ("path", "path paths file file_path filepath filename file_name dir directory folder source target destination"
              " dest src dst from_path to_path root output output_path input_path file_paths old_path new_path cwd"
-             " workdir working_directory source_path target_path destination_path location_path save_path local_path"),
+             " workdir working_directory source_path target_path destination_path location_path"
+             " save_path local_path"),
     ("url", "url uri urls endpoint webhook webhook_url href link base_url address_url"),
     ("content", "body content text message data payload subject html markdown comment description attachment"
                 " attachments"),

@@ -16,7 +16,7 @@ from logact.voters.safety_words import Scope
 if TYPE_CHECKING:
     from logact.voters.safety_shell import ShellJudge
 
-_METADATA = frozenset(("metadata.google.internal", "metadata", "instance-data"))
+_METADATA = frozenset(("metadata.google.internal", "metadata", "instance-data", "localhost"))
 _CURL_PLAIN = frozenset(
     "-s -S -sS -f -fs -fsS -fsSL -sSL -sL -L -i -I -v -k -g -4 -6 -G -# --silent --show-error --fail --location --head --include"
     " --compressed --verbose --get --no-progress-meter --globoff --http1.1 --http2 --fail-with-body -O -JO -LO -LJO -OL -sO -J"
@@ -24,7 +24,9 @@ _CURL_PLAIN = frozenset(
 )
 _CURL_VALUES = frozenset("-m --max-time --connect-timeout --retry --retry-delay -A --user-agent -r --range --max-filesize -w"
                          " --write-out --limit-rate --max-redirs -e --referer".split())  # fmt: skip
-_CURL_DATA = re.compile(r"-d|--data\S*|-F|--form\S*|-T|--upload-file|--json|--url-query")
+_CURL_DATA = re.compile(
+    r"-d|--data(-ascii|-binary|-raw|-urlencode)?|-F|--form(-string)?|-T|--upload-file|--json|--url-query"
+)
 
 
 def url(text: str, hosts: tuple[str, ...] = (), kind: str = "shell") -> str:
@@ -61,7 +63,7 @@ def _is_private(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    return (address.is_private and not address.is_loopback) or address.is_link_local or address.is_reserved
+    return address.is_private or address.is_loopback or address.is_link_local or address.is_reserved
 
 
 def curl(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
@@ -81,6 +83,8 @@ def curl(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
         elif one in ("-H", "--header") and rest:
             rest.pop(0)
             _content(value)
+            if value.startswith("@"):
+                raise Unsafe("shell.exfiltration", "it sends a file as headers")
         elif one in ("-o", "--output") and rest:
             shell.places.write(rest.pop(0), scope.bases, "shell")
         elif one in ("-X", "--request") and rest:

@@ -225,6 +225,18 @@ class Places:
                 raise Unsafe(f"{kind}.workspace", "this is the workspace itself", NO_RETRY)
         self.write(path, bases, kind, link=True)
 
+    def displace(self, source: str, target: str, bases: Sequence[str] = (), kind: str = "path") -> None:
+        """Raise Unsafe if a move would put what is kept among what may be deleted: a deletion in two steps."""
+        for base in bases or (self.root,):
+            old, new = self.resolve(source, base, kind, last=False), self.resolve(target, base, kind)
+            # the target may be the directory that it is moved into
+            if (self.is_deletable(new) or self.is_deletable(new + "/x")) and not self.is_deletable(old):
+                raise Unsafe(
+                    f"{kind}.into_deletable",
+                    f"what is moved to {_shown(target)} may be deleted there",
+                    "Move it to a directory that is kept, such as quarantine/.",
+                )
+
     def is_deletable(self, place: str) -> bool:
         """Whether a resolved place lies in one of the directories whose contents may go."""
         inner = place[len(self.root) + 1 :] if self.inside(place) else ""

@@ -87,10 +87,12 @@ def plain(shell: ShellJudge, name: str, arguments: list[str], scope: Scope) -> s
         return ""
     if name == "printf" and any(one.startswith("-v") for one in arguments):
         raise undecidable("printf -v")
-    if name in ("mapfile", "readarray", "let", "hash"):
+    if name in ("mapfile", "readarray", "let", "hash", "getopts") or (name == "wait" and "-p" in arguments):
         raise undecidable(name)
     if name == "set":
         return _set(arguments)
+    if name == "umask" and not all(re.fullmatch(r"0?[0-7][2-7][2-7]|-S", one) for one in arguments):
+        raise Unsafe("shell.permissions", "new files would be open to everyone")
     if name == "shopt":
         allowed = {
             "-s",
@@ -113,8 +115,7 @@ def plain(shell: ShellJudge, name: str, arguments: list[str], scope: Scope) -> s
             scope.variables[one] = [""]
         return ""
     if name in ("date", "hostname", "ulimit") and any(
-        one in ("-s", "-F", "--set", "-b", "-f", "-r", "--file") or one.startswith(("--set", "-s", "-f"))
-        for one in arguments
+        one in ("-F", "-b", "-r") or one.startswith(("--s", "--f", "--ref", "-s", "-f")) for one in arguments
     ):
         raise Unsafe("shell.system", f"{name} would change the system")
     if name == "hostname" and any(not one.startswith("-") for one in arguments):
@@ -290,7 +291,9 @@ def awk(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
     bare = re.sub(r"\"(?:[^\"\\]|\\.)*\"", '""', program)
     bare = re.sub(r"(?<=[~(,!&|])\s*/(?:[^/\\\n]|\\.)+/", " 0", bare)
     bare = re.sub(r"^\s*/(?:[^/\\\n]|\\.)+/", " 0", bare)
-    if UNKNOWN in program or re.search(r"\b(system|getline|ENVIRON|PROCINFO|close|fflush)\b|@|(?<!\|)\|(?!\|)", bare):
+    if UNKNOWN in program or re.search(
+        r"\b(system|getline|ENVIRON|PROCINFO|ARGV|ARGC|close|fflush)\b|@|(?<!\|)\|(?!\|)", bare
+    ):
         raise undecidable("an awk program that runs or reads something else")
     for statement in re.split(r"[;{}\n]", bare):
         if re.search(r"\bprintf?\b", statement) and ">" in re.sub(r"\([^()]*\)", "", statement):
@@ -401,11 +404,16 @@ def rmdir(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
 
 def mv(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
     """``mv``: neither its sources nor its target may lie outside."""
-    _, operands, given = split_options(arguments, "tS")
+    options, operands, given = split_options(arguments, "tS")
+    given += [one.split("=", 1)[1] for one in options if one.startswith("--t") and "=" in one]
+    if has(options, "", "--suffix", "--strip-trailing-slashes") or "--target-directory" in options:
+        raise undecidable("options of mv")
+    target = given[0] if given else operands[-1] if operands else ""
     for one in operands[:-1] if not given else operands:
         shell.places.move(one, scope.bases, "shell")
         shell.places.read(one, scope.bases, "shell")
-    target = given[0] if given else operands[-1] if operands else ""
+        if target != "/dev/null":
+            shell.places.displace(one, target, scope.bases, "shell")
     if target == "/dev/null":
         raise Unsafe("shell.delete", "what is moved there is lost")
     if target:
@@ -418,8 +426,12 @@ def cp(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
     options, operands, given = split_options(arguments, "tSmgo")
     if has(options, "", "--strip-program", "--preserve-context"):
         raise undecidable("options of install")
-    sources = operands if has(options, "t", "--target-directory") else operands[:-1] or operands
-    targets = given if has(options, "t") else operands[-1:]
+    given = given if has(options, "t") else []
+    given += [one.split("=", 1)[1] for one in options if one.startswith("--t") and "=" in one]
+    if "--target-directory" in options:
+        raise undecidable("options of cp")
+    sources = operands if given else operands[:-1] or operands
+    targets = given or operands[-1:]
     for one in sources:
         shell.places.read(one, scope.bases, "shell")
     for one in targets:
@@ -437,8 +449,13 @@ def ln(shell: ShellJudge, arguments: list[str], scope: Scope) -> str:
             raise Unsafe("shell.outside", "a link out of the workspace")
         if one.startswith("..") or "/../" in one:
             raise undecidable("a link upwards")
+    if any(one.startswith("--t") for one in options):
+        raise undecidable("options of ln")
     for one in [*given, *operands[-1:]]:
         shell.places.write(one, scope.bases, "shell")
+        for base in scope.bases:
+            if shell.places.is_deletable(shell.places.resolve(one, base, "shell") + "/x"):
+                raise undecidable("a link among what may be deleted")
     option_paths(shell, options, scope)
     return ""
 

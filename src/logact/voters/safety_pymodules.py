@@ -7,7 +7,7 @@ PURE = frozenset(
     """json re math cmath csv collections collections.abc itertools functools datetime statistics string textwrap hashlib hmac
     random time typing dataclasses decimal fractions enum fnmatch uuid base64 binascii zlib pprint difflib unicodedata heapq
     bisect copy struct html html.parser xml xml.etree xml.etree.ElementTree configparser tomllib calendar platform numbers
-    abc contextlib operator argparse locale graphlib array zoneinfo secrets quopri colorsys keyword token tokenize ast
+    abc contextlib operator argparse locale graphlib array zoneinfo secrets quopri colorsys keyword token ast
     urllib.parse email email.message email.policy email.parser email.utils __future__ concurrent.futures threading queue
     statistics types reprlib stringprep ipaddress mimetypes shlex warnings traceback numpy pandas matplotlib
     matplotlib.pyplot scipy scipy.stats sklearn dateutil dateutil.parser tqdm tabulate attr attrs more_itertools
@@ -51,7 +51,7 @@ LIMITED: dict[str, frozenset[str]] = {
         get_event_loop get_running_loop new_event_loop iscoroutinefunction CancelledError as_completed""".split()
     ),
     "yaml": frozenset(("safe_load", "safe_dump", "YAMLError", "safe_load_all")),
-    "toml": frozenset(("load", "loads", "dump", "dumps")),
+    "toml": frozenset(("loads", "dumps")),
 }
 """Modules of which only these names may be used."""
 
@@ -66,9 +66,10 @@ DENIED_ATTRIBUTES: dict[str, frozenset[str]] = {
         compat DataSource fromregex tofile""".split()
     ),
     "pandas": frozenset(
-        """read_pickle read_sql read_sql_query read_sql_table eval io compat core util to_pickle read_clipboard HDFStore
+        """ExcelWriter ExcelFile read_pickle read_sql read_sql_query read_sql_table eval io compat core util to_pickle read_clipboard HDFStore
         read_hdf read_html read_xml read_gbq""".split()
     ),
+    "matplotlib.pyplot": frozenset(("imread", "imsave", "style", "rcParams", "switch_backend", "matplotlib")),
     "shlex": frozenset(),
     "urllib.parse": frozenset(),
     "ast": frozenset(),
@@ -112,5 +113,5 @@ ATTRIBUTES_REFUSED = frozenset(
     Popen check_output check_call spawnl spawnv fork execv execve execl modules settrace setprofile load_module exec_module
     environb putenv _exit kill killpg abort startfile eval exec run_module run_path create_subprocess_shell
     create_subprocess_exec subprocess_exec subprocess_shell run_in_executor get_field format_map extractall extract
-    to_pickle to_sql to_hdf tofile set_start_method sendfile connect sendto urlopen urlretrieve Process""".split()
+    to_pickle to_sql to_hdf to_clipboard to_gbq to_stata to_orc to_latex to_xml tofile dump_file set_start_method sendfile connect sendto urlopen urlretrieve Process""".split()
 )

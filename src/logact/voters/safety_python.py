@@ -136,6 +136,8 @@ class _Program:
     def _import(self, node: ast.Import) -> None:
         for one in node.names:
             self._allowed(one.name)
+            if (one.asname or "").startswith("_"):
+                raise undecidable("a module under a hidden name", "python")
             if one.asname:
                 self.modules[one.asname] = one.name
             else:
@@ -182,7 +184,7 @@ class _Program:
         elif module in PURE:
             alike = name in sys.stdlib_module_names and full not in _ALIKE
             alike = alike and name != module.rsplit(".", maxsplit=1)[-1]
-            if name.startswith("_") or alike or name in DENIED_ATTRIBUTES.get(module, ()):
+            if name.startswith("_") or name == "open" or alike or name in DENIED_ATTRIBUTES.get(module, ()):
                 raise undecidable(full, "python")
 
     # --- the walk ------------------------------
@@ -226,7 +228,8 @@ class _Program:
             return True
         if module == "os":
             return name in LIMITED["os"] and name not in _ASKS
-        return module in ("glob",) or full in ("logging.basicConfig",)
+        acts = ("logging.basicConfig", "xml.etree.ElementTree.parse", "xml.etree.ElementTree.iterparse")
+        return module == "glob" or full in acts or full.startswith("pandas.read_")
 
     def _attribute(self, node: ast.Attribute) -> None:
         name = node.attr
@@ -285,8 +288,13 @@ class _Program:
             one.arg in ("filename", "handlers", None) for one in node.keywords
         ):
             raise undecidable("logging to a file", "python")
-        elif full.startswith("pandas.read_"):
+        elif full.startswith("pandas.read_") or full in (
+            "xml.etree.ElementTree.parse",
+            "xml.etree.ElementTree.iterparse",
+        ):
             self._read(node.args[0] if node.args else None)
+        elif any(one.arg == "fromfile_prefix_chars" for one in node.keywords):
+            raise undecidable("arguments that are read from files", "python")
         elif isinstance(node.func, ast.Attribute):
             self._method(node, node.func)
 
@@ -352,6 +360,7 @@ class _Program:
             for one in self.values.of(first):
                 self._plain(one)
                 self.places.move(one, self.bases, "python")
+                self._displace(one, second)
             self._write(second)
         elif full in ("shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.copytree"):
             self._read(first)
@@ -381,6 +390,11 @@ class _Program:
         elif full.startswith("os.environ"):
             raise Unsafe("python.secrets", "it reads the environment")
 
+    def _displace(self, old: str, target: ast.expr | None) -> None:
+        for new in self.values.of(target):
+            self._plain(new)
+            self.places.displace(old, new, self.bases, "python")
+
     def _delete(self, node: ast.expr | None, *, recursive: bool = False) -> None:
         for one in self.values.of(node):
             self._plain(one)
@@ -399,10 +413,17 @@ class _Program:
             self._delete(function.value, recursive=name == "rmtree")
         elif name in ("chmod", "symlink_to", "hardlink_to", "lchmod"):
             raise Unsafe("python.permissions", f"{name} opens ways that are not seen here")
+        elif name in ("rename", "replace") and any(one.arg == "target" for one in node.keywords):
+            raise undecidable("a move with named arguments", "python")
+        elif name == "read" and node.args and "configparser" in self.modules.values():
+            self._read(node.args[0])
+        elif name == "write" and node.args and "xml.etree.ElementTree" in self.modules.values():
+            self._write(node.args[0])
         elif (name == "rename" and node.args) or (name == "replace" and len(node.args) == 1):
             for old in self.values.of(function.value):
                 self._plain(old)
                 self.places.move(old, self.bases, "python")
+                self._displace(old, node.args[0])
             self._write(node.args[0])
         elif name in _SAVES and (
             node.args or any(one.arg not in ("index", "orient", "indent", "dpi") for one in node.keywords)

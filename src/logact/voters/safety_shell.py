@@ -211,6 +211,8 @@ class ShellJudge:
             inner = scope.copy()
             inner.running = (*scope.running, name)
             self.run(scope.functions[name].body, inner)
+            _merge(scope.variables, inner.variables)
+            scope.bases = list(dict.fromkeys([*scope.bases, *inner.bases]))
             return UNKNOWN
         self.depth += 1
         try:
@@ -242,4 +244,5 @@ def _merge(into: dict[str, list[str]], known: dict[str, list[str]]) -> None:
     """After a branch that may not have run: every variable may have its old values, too."""
     for name, values in known.items():
         if into.get(name) != values:
+            # what was set nowhere else before is, in the other case, whatever the environment says
             into[name] = list(dict.fromkeys([*values, *into.get(name, [])]))
