@@ -22,7 +22,6 @@ import msgspec
 from logact.entry import Limits
 from logact.errors import SpecError
 from logact.spec_tables import (
-    BUILT_IN_VOTERS,
     TOOL_TABLES,
     AgentTable,
     CheckpointsTable,
@@ -34,6 +33,7 @@ from logact.spec_tables import (
     VoterTable,
 )
 from logact.spec_toml import line_of, pairs
+from logact.voters.registry import BUILT_IN, known
 
 if TYPE_CHECKING:
     from logact.agent import LogActAgent
@@ -247,12 +247,12 @@ def _check(spec: SpecFile, text: str, shown: str) -> None:
             )
     for place, voter in enumerate(spec.voters):
         at = f"{shown}{_where(line_of(text, ['voters', place, 'use']))}"
-        if voter.use not in BUILT_IN_VOTERS and ":" not in voter.use:
-            near = difflib.get_close_matches(voter.use, BUILT_IN_VOTERS, n=1)
+        if voter.use not in BUILT_IN and ":" not in voter.use and voter.use not in known():
+            near = difflib.get_close_matches(voter.use, known(), n=1)
             raise SpecError(
                 f"{at}: there is no voter of this name",
                 received=repr(voter.use),
-                expected='"safety", "rules", "package.module:object" or "file.py:object"',
+                expected=", ".join(f'"{name}"' for name in known()) + ', "package.module:object" or "file.py:object"',
                 todo=f'did you mean "{near[0]}"?' if near else "for a voter of your own write module:object",
             )
         if voter.use == "rules" and bool(voter.rules) == bool(voter.file):
@@ -323,7 +323,7 @@ def model_of(spec: SpecFile, name: str = "") -> Any:
 
     chosen = name or os.environ.get(MODEL_ENV, "").strip()
     if not chosen:
-        chosen = _at_home(spec.agent.model, spec.directory)
+        chosen = at_home(spec.agent.model, spec.directory)
     if not chosen:
         return None
     options: dict[str, Any] = {}
@@ -333,7 +333,7 @@ def model_of(spec: SpecFile, name: str = "") -> Any:
     return model_from_name(chosen, base_url=base_url, **options)
 
 
-def _at_home(name: str, directory: Path) -> str:
+def at_home(name: str, directory: Path) -> str:
     """A model's name whose file, if it names a relative one, is looked for beside the specification."""
     kind, _, rest = name.partition(":")
     if kind not in ("scripted", "recorded", "recording") or not rest:
@@ -343,7 +343,7 @@ def _at_home(name: str, directory: Path) -> str:
     if not looks_like_a_file or Path(place).is_absolute():
         return name
     if kind == "recording":
-        attribute = _at_home(attribute, directory)
+        attribute = at_home(attribute, directory)
     return f"{kind}:{directory / place}{separator}{attribute}"
 
 

@@ -20,11 +20,12 @@ import msgspec
 
 from logact.entry import Effect, Policy
 from logact.errors import LogActError, SpecError
-from logact.runtime.entering import policy_for
+from logact.runtime.entering import expanded, policy_for
 from logact.spec import SpecFile
 from logact.spec_tables import CodeTools, FilesTools, ObjectTools, ToolsTable, VoterTable, WebTools
 from logact.tools import Tool, ToolError, as_tools
 from logact.voters.base import FunctionVoter, Voter
+from logact.voters.registry import voter_class
 
 BESIDE_A_LOG = ("", "-wal", "-shm", "-journal", ".lock", ".bell")
 """What stands beside a SQLite file under its name; out of reach of tools, like the file itself."""
@@ -166,6 +167,8 @@ def _voters(spec: SpecFile, table: VoterTable, tools: Iterable[Any] | None) -> l
         except SpecError as error:
             message = f"{table.file or _file(spec)}: {error.message}"
             raise SpecError(message, received=error.received, expected=error.expected, todo=error.todo) from error
+    if ":" not in table.use:
+        return [_named(spec, table, tools)]
     found = load_object(table.use, spec)
     if isinstance(found, type):
         found = _called(found, table.options, table.use, spec)
@@ -185,6 +188,29 @@ def _voters(spec: SpecFile, table: VoterTable, tools: Iterable[Any] | None) -> l
                 expected="a Voter, a class of voters, a function that takes an entry, or a list of these",
             )
     return voters
+
+
+def _named(spec: SpecFile, table: VoterTable, tools: Iterable[Any] | None) -> Voter:
+    """A voter that is registered under a name; paths in its options are relative to the file."""
+    from logact.spec import at_home
+
+    options = dict(table.options)
+    for key in ("prompt_file", "manifest", "disk"):
+        if isinstance(options.get(key), str):
+            options[key] = str(spec.at(options[key]))
+    if table.use == "semantic" and isinstance(options.get("model"), str):
+        options["model"] = at_home(options["model"], spec.directory)
+    if table.use == "provenance":
+        options["tools"] = list(tools or ())
+    try:
+        found = _called(voter_class(table.use), options, table.use, spec)
+    except SpecError as error:
+        raise SpecError(
+            f"{_file(spec)}: {error.message}", received=error.received, expected=error.expected, todo=error.todo
+        ) from error
+    if not isinstance(found, Voter):
+        raise SpecError(f"{_file(spec)}: {table.use} is not a voter", received=type(found).__name__)
+    return found
 
 
 def _rules_table(spec: SpecFile, table: VoterTable) -> dict[str, Any]:
@@ -235,14 +261,15 @@ def policy_of(spec: SpecFile, voters: Iterable[Voter], agent: str) -> Policy | N
     """The policy: all voters must approve, unless ``[policy]`` says otherwise."""
     from logact.core.voting import problems
 
-    base = policy_for(list(voters), agent)
+    voters = list(voters)
+    base = policy_for(voters, agent)
     table = spec.policy
     if table is None or (base is None and not table.need):
         return base
     policy = base or Policy(version=1, agent=agent)
     changes: dict[str, Any] = {"binding": table.binding}
     if table.need:
-        changes["need"] = table.need
+        changes["need"] = expanded(table.need, {voter.name: voter.expression() for voter in voters})
     if table.start_within_s:
         changes["start_within_ms"] = int(table.start_within_s * 1000)
     policy = msgspec.structs.replace(policy, **changes)

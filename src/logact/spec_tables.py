@@ -116,6 +116,3 @@ class VoterTable(Table, frozen=True, kw_only=True):
     placement: Literal["inline", "async"] | None = None
     timeout_s: float | None = None
     shadow: bool = False
-
-
-BUILT_IN_VOTERS = ("safety", "rules")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,8 @@ import msgspec
 from logact import codec
 from logact.core import deciding, voting
 from logact.core.state import Action, State
-from logact.core.views import log_entry, view
-from logact.entry import BlobRef, Checkpoint, Entry, Intent, Notice, Policy, Vote
+from logact.core.views import LogEntry, log_entry, view
+from logact.entry import BlobRef, Checkpoint, Entry, Intent, NewEntry, Notice, Policy, Vote
 from logact.errors import ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime.host import Host
@@ -25,6 +26,11 @@ from logact.voters.base import Voter, read_vote
 from logact.voters.human import ASKED, HumanVoter, pending, waits_for_people
 
 REASON_CHARS_MAX = 2000
+
+SHADOWS_MAX = 1000
+"""How many actions may wait for slow voters in shadow; beyond that they are not tried on further ones."""
+
+BUSY_MAX = 10_000
 
 
 class VoterHost:
@@ -45,6 +51,8 @@ class VoterHost:
         self._remembering = [voter for voter in voters if type(voter).observe is not Voter.observe]
         self._busy: set[tuple[int, str]] = set()
         self._confused: dict[str, str] = {}  # by voter: why its memory cannot be folded any further
+        self._shadows: deque[tuple[Voter, LogEntry]] = deque()
+        self._live = False
         self._before: dict[int, dict[str, Any]] = {}  # memories as they were before each open intent
         host.tail.restore(self._restore)
         host.tail.observe(self._observe)
@@ -65,6 +73,11 @@ class VoterHost:
     def _observe(self, state: State, entry: Entry) -> None:
         if state.verdict:
             return
+        self._shadow(state, entry)
+        if isinstance(entry.payload, Vote) and entry.payload.shadow:
+            self._busy.add((entry.payload.intent, entry.payload.voter))
+            if len(self._busy) > BUSY_MAX:
+                self._busy = {one for one in self._busy if one[0] in state.open_actions}
         if self._remembering and entry.kind == "Intent":
             self._before[entry.position] = dict(self.memories)
             if len(self._before) > 2 * len(state.open_actions) + 64:
@@ -124,7 +137,6 @@ class VoterHost:
         votes: Mapping[str, Vote] | None = None,
     ) -> Vote:
         """One voter's vote, complete; failures become the vote that its failure policy names. Never raises."""
-        env = self.host.env
         # an intent in the log is judged by what came before it, so that two that wait don't refuse each other
         memories = self._before.get(action.id, self.memories) if action is not None else self.memories
         memory = memories.get(voter.name)
@@ -137,6 +149,10 @@ class VoterHost:
                 intent=intent,
                 task=task or self._task(intent.run),
             )
+        return await self._judged(voter, intent, entry, seen=seen)
+
+    async def _judged(self, voter: Voter, intent: Intent, entry: LogEntry, *, seen: int) -> Vote:
+        env = self.host.env
         began = env.monotonic()
         try:
             if voter.name in self._confused:
@@ -225,9 +241,12 @@ class VoterHost:
 
     async def run(self) -> None:
         """Vote until cancelled."""
+        self._live = True
         async with asyncio.TaskGroup() as group:
             while True:
-                await self.host.tail.until(self.due)
+                await self.host.tail.until(lambda state: self._shadows or self.due(state))
+                while self._shadows:
+                    group.create_task(self._try(*self._shadows.popleft()))
                 for action, voter in self.due(self.host.state):
                     if (action.id, voter.name) not in self._busy:  # a group of people is due once for all of them
                         self._busy.add((action.id, voter.name))
@@ -262,11 +281,10 @@ class VoterHost:
             vote = await self.ask(voter, intent, seen=action.id - 1, action=action)
             vote = msgspec.structs.replace(vote, intent=action.id)
             entry = self.host.about(intent, vote, "voter", voter.name)
-            once = where(kinds=["Vote", "Commit", "Abort", "Expiry", "Cancel"], actions=[action.id])
-            await self.host.append([entry], unless=once if not voter.shadow else None)
-        except ConditionFailed:
-            self._busy.discard(key)  # somebody else voted or decided; look again
-            self.host.tail.wake()
+            if not await self._cast(entry, action.id, voter):
+                self._busy.discard(key)  # somebody else voted or decided; look again
+                self.host.tail.wake()
+                return
         except LogActError:
             await self.host.env.sleep(0.2)
             self._busy.discard(key)
@@ -277,6 +295,57 @@ class VoterHost:
             if now is None or now.status != "proposed" or voter.name in now.votes:
                 self._busy.discard(key)
 
+
+    async def _cast(self, entry: NewEntry, key: int, voter: Voter) -> bool:
+        """Write a vote down. What a voter said is not asked again because others spoke meanwhile."""
+        if voter.shadow:
+            await self.host.append([entry])
+            return True
+        once = where(kinds=["Vote", "Commit", "Abort", "Expiry", "Cancel"], actions=[key])
+        while True:
+            try:
+                await self.host.append([entry], unless=once)
+                return True
+            except ConditionFailed:
+                now = self.host.state.actions.get(key)
+                if now is None or now.status != "proposed" or voter.name in now.votes:
+                    return False
+
+    # --- shadow: slow voters that are tried on live traffic -----------------------------------------------------
+
+    def _shadow(self, state: State, entry: Entry) -> None:
+        """Remember an intent for the slow voters in shadow: it may be decided before they have judged it."""
+        intent = entry.payload
+        policy = state.policy_of(intent.agent) if isinstance(intent, Intent) else None
+        if not isinstance(intent, Intent) or policy is None or not self._live:
+            return
+        for name in voting.shadowed(policy):
+            voter = self.voters.get(name)
+            mine = self.agents is None or intent.agent in self.agents
+            if voter is None or not mine or self._inline(policy, name) or len(self._shadows) >= SHADOWS_MAX:
+                continue
+            self._busy.add((entry.position, name))
+            shown = log_entry(
+                intent,
+                position=entry.position,
+                task=self._task(intent.run),
+                memory=self.memories.get(name),
+            )
+            self._shadows.append((voter, msgspec.structs.replace(shown, timestamp=entry.time_ms)))
+
+    async def _try(self, voter: Voter, entry: LogEntry) -> None:
+        """Judge an action in shadow, whatever became of it meanwhile."""
+        intent = entry.intent
+        try:
+            if intent.arguments_blob is not None:
+                data = await self.host.log.get_blob(intent.arguments_blob.digest)
+                intent = msgspec.structs.replace(intent, arguments=msgspec.json.decode(data))
+                entry = msgspec.structs.replace(entry, intent=intent, action=log_entry(intent).action)
+            vote = await self._judged(voter, intent, entry, seen=entry.position - 1)
+            vote = msgspec.structs.replace(vote, intent=entry.position, shadow=True)
+            await self.host.append([self.host.about(intent, vote, "voter", voter.name)])
+        except LogActError:
+            return  # a vote that does not count is not worth a second try
 
 def counted(votes: Iterable[Vote]) -> dict[str, Vote]:
     """The votes that count, by voter, in order."""
