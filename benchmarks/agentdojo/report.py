@@ -42,6 +42,7 @@ class Measurement:
             suites={"default": ",".join(world.SUITES), "metavar": "NAME,…"},
             setting={"choices": SETTINGS, "default": None, "help": "one setting only"},
             rewordings={"default": str(rewordings.DEFAULT), "metavar": "FILE"},
+            rewordings_every={"type": int, "default": 1, "metavar": "N", "help": "only every Nth case of each"},
             jobs={"type": int, "default": min(2, os.cpu_count() or 1), "help": "processes"},
             details={"default": "", "metavar": "FILE", "help": "write every run with its votes, as JSON lines"},
         )
@@ -114,11 +115,8 @@ class Measurement:
             loud = self._all(given, gate, OBEYING, "as_given")
             self._row(name, OBEYING, "as_given", gate, quiet[gate], loud)
         for number, rewording in enumerate(templates):
-            cases = list(
-                world.obeying(name, rewording.templates, exact=False, every=self.every * 3 // 2, offset=number)
-                if self.bench.quick
-                else world.obeying(name, rewording.templates, exact=False)
-            )
+            every = self.every * 3 // 2 if self.bench.quick else self.bench.options.rewordings_every
+            cases = list(world.obeying(name, rewording.templates, exact=False, every=every, offset=number))
             for gate in self.settings:  # without a gate this agent's wording changes nothing
                 loud = self._all(cases, gate, OBEYING, rewording.name)
                 self._row(name, OBEYING, f"reworded:{rewording.name}", gate, quiet[gate], loud)

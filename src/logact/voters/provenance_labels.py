@@ -67,10 +67,18 @@ class Context:
         self.records: list[dict[str, Any]] = self.run["records"]
         self.follows = _follows(self.lowered)
         self._order_texts: list[str] | None = None
+        self._texts: list[tuple[dict[str, Any], str, str]] | None = None
 
     def selected(self, record: dict[str, Any]) -> bool:
         """Whether the user pointed at a record; in the firm sense only by naming it or asking for it."""
         return bool(record["selected"] >= (2 if self.firm else 1))
+
+    @property
+    def texts(self) -> list[tuple[dict[str, Any], str, str]]:
+        """Every free text with its record, also in lower case."""
+        if self._texts is None:
+            self._texts = [(record, text, text.casefold()) for record in self.records for text in record["texts"]]
+        return self._texts
 
     @property
     def order_texts(self) -> list[str]:
@@ -159,15 +167,14 @@ def _in_fields(context: Context, value: str, folded: str, tainted: bool) -> Orig
 
 def _sibling_named(context: Context, record: dict[str, Any], path: str) -> bool:
     """Whether the user named another member of the list that the value comes from: then the choice was theirs."""
-    name = path.split("#")[0]
-    for other in context.records:
-        if other["group"] != record["group"]:
-            continue
-        for where, field in other["fields"].items():
-            if where.split("#")[0] == name and other["fields"] is not record["fields"] | {} and len(field) > 2:
-                if field != record["fields"].get(path) and holds(context.lowered, field):
-                    return True
-    return False
+    name, own = path.split("#")[0], record["fields"][path]
+    return any(
+        field != own and len(field) > 2 and holds(context.lowered, field)
+        for other in context.records
+        if other["group"] == record["group"]
+        for where, field in other["fields"].items()
+        if where.split("#")[0] == name
+    )
 
 
 def _tainted(context: Context, folded: str) -> bool:
@@ -185,19 +192,17 @@ def _in_texts(context: Context, value: str, folded: str, tainted: bool) -> Origi
     kind = kind_of(value)
     needle = plain_url(value) if kind == "url" else folded
     best = Origin(Label.MODEL, tainted)
-    for record in context.records:
-        for text in record["texts"]:
-            lowered = text.casefold()
-            if needle not in lowered or not holds(lowered, needle):
-                continue
-            data = in_data_position(text, needle)
-            ordered = not data and any(holds(part.casefold(), needle) and order_in(part) for part in segments(text))
-            label = Label.ORDERED if ordered else Label.THIRD
-            if data and context.selected(record):
-                label = Label.DELEGATED
-            if label > best.label:
-                rivals = len({other for sort, other in typed_values(text) if sort == kind}) if kind != "phrase" else 1
-                best = Origin(label, tainted, rivals, record["tool"], pointed=context.selected(record))
+    for record, text, lowered in context.texts:
+        if needle not in lowered or not holds(lowered, needle):
+            continue
+        data = in_data_position(text, needle)
+        ordered = not data and any(holds(part.casefold(), needle) and order_in(part) for part in segments(text))
+        label = Label.ORDERED if ordered else Label.THIRD
+        if data and context.selected(record):
+            label = Label.DELEGATED
+        if label > best.label:
+            rivals = len({other for sort, other in typed_values(text) if sort == kind}) if kind != "phrase" else 1
+            best = Origin(label, tainted, rivals, record["tool"], pointed=context.selected(record))
     if best.label == Label.MODEL and kind == "phrase" and len(words(folded)) >= 3:
         mine = {word for word in words(folded) if len(word) > 2}
         if mine and any(mine <= set(words(order)) for order in context.order_texts):

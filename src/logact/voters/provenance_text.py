@@ -14,7 +14,7 @@ VERBS: dict[str, frozenset[str]] = {
     "schedule": frozenset("schedule set pay transfer arrange plan recur automate".split()),
     "message": frozenset(
         "send email mail message write reply respond forward tell inform notify contact text ask greet thank remind"
-        " answer invite share say".split()
+        " answer invite share say let post publish announce".split()
     ),
     "post": frozenset("post publish upload write put send announce share".split()),
     "create": frozenset(
@@ -39,7 +39,12 @@ VISIT = frozenset("visit open click browse go see check follow download fetch re
 SPEECH = frozenset(
     "say tell mention recommend state claim answer respond reply inform suggest write announce".split()
 )
-ORDER_VERBS = frozenset().union(*VERBS.values()) - {"new", "plan", "set", "start", "spend", "text", "ask", "put"}
+ORDER_VERBS = frozenset().union(*VERBS.values()) - frozenset(
+    "new plan set start spend text ask put contact let".split()
+)
+_GIVES_ADDRESS = re.compile(
+    r"\b(?:contact|reach|e?-?mail|call|write|message|text)\s+(?:to\s+)?(?:me|us)\b", re.IGNORECASE
+)
 _TWO_FACED = frozenset(
     "transfer schedule share post update change move text message email mail book order rent contact answer reply"
     " plan set start wire purchase add invite include reset run register drop clear open join write save make give"
@@ -154,6 +159,7 @@ def _opens(segment: str, verb: str) -> bool:
 
 def order_in(segment: str, tool_words: frozenset[str] = frozenset()) -> list[str]:
     """The verbs by which a segment asks for an effect; names of tools count too. Empty: not an order."""
+    segment = _GIVES_ADDRESS.sub("reach", segment)  # "write to me at ..." says where somebody is
     found = verbs_in(segment, ORDER_VERBS)
     lowered = segment.casefold()
     found += [name for name in tool_words if name in lowered]
