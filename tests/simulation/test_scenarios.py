@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from logact.core.machine import ANSWER
-from logact.entry import Cancel, Control, Finding, Input, Intent, NewEntry, Recovery, Run, Vote
+from logact.entry import Cancel, Control, Finding, Input, Intent, NewEntry, Notice, Recovery, Run, Undone, Vote
 from logact.logs.base import Filter, SharedLog
 from logact.models.scripted import Reply, call
-from logact.runtime.assembly import play_decider, play_driver, play_executor, play_voter
+from logact.runtime.assembly import play_decider, play_driver, play_executor, play_recoverer, play_voter
 from logact.runtime.executor import Executor
 from logact.runtime.tail import Tail
 from logact.testing.forging import StrangeAndCritical, append_raw
@@ -217,6 +217,29 @@ def test_an_executor_that_wakes_up_behind_a_fence_finishes_nothing_but_what_it_h
     assert all(entry.author.incarnation == new for entry in stage.entries("Started", effective=True)[1:])
     assert stage.effects.count("two") == 1
     assert not stage.state.conflicts
+
+
+def test_a_doubt_whose_finding_lost_a_race_is_written_again() -> None:
+    """Was set aside before the log said so: any entry in between left the action to nobody for ever."""
+    stage = Stage()
+
+    def overtaken() -> None:
+        stage.write(Undone(intent=stage.action("one").id), "voter")
+
+    async def main() -> None:
+        judges(stage)
+        stage.world.hooks["executor", "after_effect"] = lambda: stage.world.kill("executor")
+        stage.world.hooks["recoverer", "before_finding_notice"] = overtaken
+        stage.world.start("executor", stage.part(play_executor))
+        stage.world.start("recoverer", stage.part(play_recoverer))
+        stage.world.start("driver", stage.part(play_driver, [[call("send", item="one")], "done"]))
+        await stage.pass_time(0.1)
+        begin(stage)
+        await stage.until(lambda: stage.entries("Undone"))
+        await stage.until(lambda: stage.has("one", "in_doubt"), 30.0)
+
+    stage.play(main)
+    assert [entry.payload.code for entry in stage.entries("Notice") if isinstance(entry.payload, Notice)]
 
 
 def test_a_late_result_that_contradicts_a_settlement_is_a_conflict() -> None:

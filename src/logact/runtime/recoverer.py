@@ -133,19 +133,18 @@ class Recoverer:
         elif step.verb == "undo" and tool is not None:
             await self._undo(action, tool)
         else:
-            self.asking[action.id] = step.reason
-            await self._write(
-                action,
-                self._doubt(action, step.reason),
-                Notice(
-                    code="in_doubt",
-                    message=f"action {action.id} ({action.intent.tool}): {step.reason}",
-                    run=action.intent.run,
-                ),
-            )
-            self.host.tail.wake()
+            await self._ask(action, step.reason)
         self.settled += 1
         return True
+
+    async def _ask(self, action: Action, reason: str) -> None:
+        """Say in the log that only a person can settle it; only then is it set aside, since others learn it there."""
+        notice = Notice(
+            code="in_doubt", message=f"action {action.id} ({action.intent.tool}): {reason}", run=action.intent.run
+        )
+        await self._write(action, self._doubt(action, reason), notice)
+        self.asking[action.id] = reason
+        self.host.tail.wake()
 
     def _doubt(self, action: Action, reason: str) -> Finding:
         return Finding(
@@ -180,8 +179,7 @@ class Recoverer:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 detail = await tool.undo(self.secrets.resolve(intent.arguments), None, self._context(action, intent))
         except Exception as error:
-            self.asking[action.id] = f"its undo failed: {type(error).__name__}: {error}"
-            self.host.tail.wake()
+            await self._ask(action, f"its undo failed: {type(error).__name__}: {error}")
             return
         entries = [
             self.host.about(intent, self._doubt(action, "its executor is gone"), "recoverer", self.name),
