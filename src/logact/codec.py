@@ -330,6 +330,22 @@ def erase_payload(body: bytes, index: int) -> bytes:
     return _encode(_Body(box.hash, box.head, payloads))
 
 
+def rebind(body: bytes, *, log: str, previous: str, erase: Sequence[int] = ()) -> EncodedRecord:
+    """The same record as another log holds it: its own log id and predecessor, so another hash; payloads as they are.
+
+    ``erase`` are the places of payloads that the other log does not get. Raises LogCorrupt.
+    """
+    check_record(body)
+    box = _decode_body(body)
+    head = msgspec.structs.replace(_decode_head(box.head), log=log, previous=previous)
+    payloads = tuple(None if place in erase else kept for place, kept in enumerate(box.payloads))
+    raw = _encode(head)
+    record_hash = digest(raw)
+    content = digest(b"".join(bytes(kept.data) for kept in payloads if kept is not None))
+    moved = _encode(_Body(record_hash, msgspec.Raw(raw), payloads))
+    return EncodedRecord(body=moved, hash=record_hash, content=content, heads=head.entries)
+
+
 def check_blob(expected: str, data: bytes) -> None:
     """Raise LogCorrupt unless ``data`` has the digest under which it was stored."""
     found = digest(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -37,10 +38,13 @@ class Flaky:
     ) -> None:
         self.failures = list(failures)
         self.calls: list[ToolContext] = []
+        self.hangs = False
 
         async def send(item: str, ctx: ToolContext) -> str:
             """Send an item."""
             self.calls.append(ctx)
+            if self.hangs:
+                await asyncio.sleep(60)
             if self.failures:
                 raise self.failures.pop(0)
             return f"sent {item}"

@@ -30,6 +30,8 @@ COMMANDS = {
     "cancel": ("control", "Take back what has not started."),
     "doubt": ("doubt", "Settle what may or may not have happened."),
     "undo": ("undo", "Take back what a run or an action did."),
+    "fork": ("forks", "Start a new log from a point of another."),
+    "diff": ("forks", "What differs between two points or two forks."),
     "driver": ("parts", "Play one part of an agent: it asks the model."),
     "voter": ("parts", "Play one part: it judges what is proposed."),
     "decider": ("parts", "Play one part: it turns votes into decisions."),

@@ -1,0 +1,108 @@
+"""``logact fork`` and ``logact diff``: another future from the same past, and what became different."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from logact.cli import look
+from logact.cli.common import existing_log, go, json_option, log_url, put, put_json, who
+from logact.errors import UsageError
+from logact.introspection.diff import Difference, diff
+from logact.logs.url import open_log
+from logact.runtime.forking import Fork, fork
+
+
+def at(text: str) -> tuple[str, int | None]:
+    """A LOG[@POSITION] argument: the log, and the position if one is named."""
+    name, mark, number = text.rpartition("@")
+    return (name, int(number)) if mark and number.isdigit() else (text, None)
+
+
+@click.command("fork")
+@click.argument("log", metavar="LOG@POSITION")
+@click.argument("target", metavar="DST")
+@click.option("--keep-parent", is_flag=True, help="Do not pause the parent's runs: their budgets exist twice then.")
+@json_option
+def fork_command(log: str, target: str, keep_parent: bool, as_json: bool) -> None:
+    """Start a new log DST with the past of LOG up to POSITION.
+
+    What was done stays done, and is not done again. What is unfinished there belongs to the parent, and is closed
+    in the fork. Budgets are moved: the parent's runs that go on in the fork are paused.
+
+    \b
+    Examples:
+      logact fork ops.db@12000 try.db
+      logact run other-model.toml --log try.db
+
+    \b
+    Exit codes: 0 forked; 2 no such position, or DST is not empty;
+    3 the log is damaged.
+    """
+    name, position = at(log)
+    if position is None:
+        raise UsageError("Where does it fork?", received=log, expected="LOG@POSITION", todo="see `logact log show`")
+
+    async def work() -> Fork:
+        async with existing_log(name) as source, open_log(log_url(target)) as new:
+            return await fork(source, position, new, name=who(), keep_parent=keep_parent)
+
+    done = go(work())
+    if as_json:
+        put_json(msgspec.to_builtins(done))
+        return
+    put(
+        f"Forked {done.parent} at {done.position} to {target} (log {done.log}): {look.count(done.records, 'record')}."
+    )
+    if done.closed:
+        put(f"  Closed, since the parent has them: {', '.join(map(str, done.closed))}")
+    for run in done.paused:
+        put(f"  Paused in the parent: run {run} (`logact resume {name} --run {run}` lets it go on)")
+
+
+@click.command("diff")
+@click.argument("a", metavar="LOG[@POSITION]")
+@click.argument("b", metavar="LOG[@POSITION]")
+@json_option
+def diff_command(a: str, b: str, as_json: bool) -> None:
+    """What differs between two points of a log, or two forks: actions, runs, what is in force.
+
+    \b
+    Examples:
+      logact diff ops.db@12000 ops.db
+      logact diff ops.db try.db
+
+    \b
+    Exit codes: 0 nothing differs; 1 something does.
+    """
+    (first, a_upto), (second, b_upto) = at(a), at(b)
+
+    async def work() -> Difference:
+        async with existing_log(first) as one, existing_log(second) as two:
+            return await diff(one, two, a_upto=a_upto, b_upto=b_upto)
+
+    found = go(work())
+    if as_json:
+        put_json({"same": found.same, **msgspec.to_builtins(found)})
+    else:
+        put(_lines(found))
+    if not found.same:
+        raise click.exceptions.Exit(1)
+
+
+def _lines(found: Difference) -> list[str]:
+    lines = [f"The same up to {found.common}; a ends at {found.a.position}, b at {found.b.position}."]
+    if found.actions:
+        rows = [[str(one.action), one.tool, one.a or "-", one.b or "-"] for one in found.actions]
+        lines += ["", *look.table(rows, head=["ACTION", "TOOL", "A", "B"], right=[0])]
+    if found.runs:
+        rows = [[str(one.run), _figures(one.a), _figures(one.b), one.title] for one in found.runs]
+        lines += ["", *look.table(rows, head=["RUN", "A", "B", "TASK"], right=[0])]
+    return lines + [f"  {one}" for one in found.settings]
+
+
+def _figures(side: tuple[str, int, int, int] | None) -> str:
+    if side is None:
+        return "-"
+    status, turns, actions, tokens = side
+    return f"{status}, {turns} turns, {actions} actions, {tokens} tokens"

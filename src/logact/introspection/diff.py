@@ -1,0 +1,141 @@
+"""What differs between two points of a log, or between two forks of one past. Read-only."""
+
+from __future__ import annotations
+
+import msgspec
+
+from logact.core.state import Action, RunState, State
+from logact.entry import Entry
+from logact.introspection.history import history
+from logact.logs.base import SharedLog
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two: a log, up to a position."""
+
+    log: str
+    position: int
+    entries: int
+
+
+class ActionChange(msgspec.Struct, frozen=True, kw_only=True):
+    """An action that one side has and the other has not ("" there), or that came to something else."""
+
+    action: int
+    tool: str
+    a: str = ""
+    b: str = ""
+
+
+class RunChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that differs. Each side is (status, turns, actions, tokens), or None where it does not know the run."""
+
+    run: int
+    title: str
+    a: tuple[str, int, int, int] | None = None
+    b: tuple[str, int, int, int] | None = None
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs. ``common`` is the last position up to which both tell the same (0: nothing in common).
+
+    ``settings`` names other things in force that differ: policies, pauses, holders, claims.
+    """
+
+    a: Side
+    b: Side
+    common: int
+    actions: tuple[ActionChange, ...] = ()
+    runs: tuple[RunChange, ...] = ()
+    settings: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs but how far the two were read."""
+        return not (self.actions or self.runs or self.settings)
+
+
+async def diff(a: SharedLog, b: SharedLog, *, a_upto: int | None = None, b_upto: int | None = None) -> Difference:
+    """Compare two logs, each up to a position. Raises what reading them raises."""
+    told, marks = [], []
+    for log, upto in ((a, a_upto), (b, b_upto)):
+        seen: list[tuple[int, str, str, int]] = []
+
+        def note(_: State, entry: Entry, seen: list[tuple[int, str, str, int]] = seen) -> None:
+            seen.append((entry.position, entry.kind, entry.author.incarnation, entry.number))
+
+        told.append(await history(log, upto, observer=note))
+        marks.append(seen)
+    common = 0
+    for first, second in zip(*marks, strict=False):
+        if first != second:
+            break
+        common = first[0]
+    one, two = told[0].state, told[1].state
+    sides = [Side(log=each.state.log, position=each.state.position, entries=each.entries) for each in told]
+    return Difference(
+        a=sides[0],
+        b=sides[1],
+        common=common,
+        actions=tuple(_actions(one, two, common)),
+        runs=tuple(_runs(one, two)),
+        settings=tuple(_settings(one, two)),
+    )
+
+
+def _actions(one: State, two: State, common: int) -> list[ActionChange]:
+    found = []
+    for key in sorted({*one.actions, *two.actions}):
+        first, second = one.actions.get(key), two.actions.get(key)
+        if first is not None and second is not None and key <= common:
+            if _told(first) != _told(second):
+                found.append(ActionChange(action=key, tool=first.intent.tool, a=_told(first), b=_told(second)))
+            continue
+        for action, side in ((first, "a"), (second, "b")):  # beyond what is common, equal positions mean nothing
+            if action is not None:
+                found.append(ActionChange(action=key, tool=action.intent.tool, **{side: _told(action)}))
+    return found
+
+
+def _told(action: Action) -> str:
+    return action.status + (", tried again" if action.retried_by else "")
+
+
+def _runs(one: State, two: State) -> list[RunChange]:
+    found = []
+    for key in sorted({*one.runs, *two.runs}):
+        first, second = one.runs.get(key), two.runs.get(key)
+        if first is not None and second is not None and _figures(first) == _figures(second):
+            continue
+        known = first or second
+        found.append(
+            RunChange(
+                run=key,
+                title=known.title if known is not None else "",
+                a=_figures(first) if first is not None else None,
+                b=_figures(second) if second is not None else None,
+            )
+        )
+    return found
+
+
+def _figures(run: RunState) -> tuple[str, int, int, int]:
+    return run.status, run.turn, run.actions, run.input_tokens + run.output_tokens
+
+
+def _settings(one: State, two: State) -> list[str]:
+    found = []
+    for agent in sorted({*one.policy_at, *two.policy_at}):
+        first, second = (state.policies.get(state.policy_at.get(agent, 0)) for state in (one, two))
+        if first != second:
+            versions = [policy.version if policy is not None else "none" for policy in (first, second)]
+            found.append(f"policy of {agent or 'the log'}: version {versions[0]} and {versions[1]}")
+    for name, first_set, second_set in (
+        ("paused", set(one.paused), set(two.paused)),
+        ("stopped", set(one.stopped), set(two.stopped)),
+        ("claims", set(one.claims.items()), set(two.claims.items())),
+    ):
+        if first_set != second_set:
+            apart = [sorted(map(str, side)) for side in (first_set - second_set, second_set - first_set)]
+            found.append(f"{name}: only a {apart[0]}, only b {apart[1]}")
+    return found
