@@ -7,14 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from logact import Action, LogActAgent, Vote, open_log, tool
-from logact.introspection.history import (
-    get_history,
-    get_last_executed,
-    get_proposed,
-    get_recent,
-    get_validated_ordered,
-    history,
-)
+from logact.introspection.history import history
 from logact.logs.base import SharedLog
 
 
@@ -62,7 +55,7 @@ def test_questions_of_the_shared_log() -> None:
     """History, recent, last executed, proposed, and validated in order, per agent."""
 
     async def work(log: SharedLog, agent: LogActAgent) -> None:
-        assert await get_last_executed(log, "ops") is None
+        assert await log.get_last_executed("ops") is None
         async with agent:
             await agent.act(Action(tool="pay", arguments={"amount": 1}))
             await agent.act(Action(tool="pay", arguments={"amount": 2}))
@@ -70,15 +63,15 @@ def test_questions_of_the_shared_log() -> None:
                 waiting = await agent.propose_action(Action(tool="pay", arguments={"amount": amount}))
                 await agent.validate_action(waiting)
             await agent.propose_action(Action(tool="pay", arguments={"amount": 5}))
-            amounts = [entry.action.arguments["amount"] for entry in await get_history(log, "ops")]
+            amounts = [entry.action.arguments["amount"] for entry in await log.get_history("ops")]
             assert amounts == [1, 2, 3, 4, 5]
-            assert [entry.action.arguments["amount"] for entry in await get_recent(log, "ops", 2)] == [4, 5]
-            assert await get_recent(log, "ops", 0) == []
-            assert await get_history(log, "nobody") == []
-            last = await get_last_executed(log, "ops")
+            assert [entry.action.arguments["amount"] for entry in await log.get_recent("ops", 2)] == [4, 5]
+            assert await log.get_recent("ops", 0) == []
+            assert await log.get_history("nobody") == []
+            last = await log.get_last_executed("ops")
             assert last is not None
             assert last.action.arguments["amount"] == 2
-            assert [entry.action.arguments["amount"] for entry in await get_validated_ordered(log)] == [3, 4]
-            assert [entry.action.arguments["amount"] for entry in await get_proposed(log)] == [5]
+            assert [entry.action.arguments["amount"] for entry in await log.get_validated_ordered()] == [3, 4]
+            assert [entry.action.arguments["amount"] for entry in await log.get_proposed()] == [5]
 
     play(work)

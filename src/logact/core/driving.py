@@ -36,8 +36,12 @@ def next_step(
     context_tokens_max: int = 0,
     answer_calls: frozenset[int] = frozenset(),
     rested: frozenset[int] = frozenset(),
+    riding: frozenset[int] = frozenset(),
 ) -> Step:
     """The next step of a run. ``answer_calls`` are the calls of the present turn that are answers: they come last.
+
+    The calls of a turn run one after the other, in every form: a call may count on what the one before it did.
+    ``riding`` are actions that ran, and whose results go with the next record.
 
     ``rested`` are failed actions whose delay is over by another measure than the wall clock, which may jump.
     """
@@ -53,7 +57,6 @@ def next_step(
         if not run.context:
             return Step("wait", reason="no input yet")
         return Step("infer")
-    until_ms = 0
     for index in sorted(waiting, key=lambda call: (call in answer_calls, call)):
         call = run.calls[index]
         if not call.action:
@@ -63,12 +66,13 @@ def next_step(
         action = state.actions.get(call.action)
         if action is not None and not action.is_open and retriable(action):
             if action.retry_at_ms > now_ms and action.id not in rested:
-                until_ms = min(until_ms or action.retry_at_ms, action.retry_at_ms)
-            elif action.retry_at_ms or action.retries - action.scheduled < RETRIES_MAX:
+                return Step("wait", reason="a failed call rests", until_ms=action.retry_at_ms)
+            if action.retry_at_ms or action.retries - action.scheduled < RETRIES_MAX:
                 return Step("propose", call=index, retry_of=action.id)
-            else:
-                return Step("give_up", call=index, retry_of=action.id, reason=f"tried {action.retries + 1} times")
-    return Step("wait", reason="calls are not settled", until_ms=until_ms)
+            return Step("give_up", call=index, retry_of=action.id, reason=f"tried {action.retries + 1} times")
+        if call.action not in riding:
+            return Step("wait", reason="an earlier call is not settled")
+    return Step("wait", reason="calls are not settled")
 
 
 def resting(state: State, run: RunState) -> list[Action]:

@@ -1,7 +1,6 @@
 """A whole log, folded and told: the state, each action's story, and what took no effect. Read-only.
 
-``history`` is what the command line shows; the other functions are the questions that the shared log answers
-about agents (they are offered as methods of ``SharedLog`` too).
+``history`` is what the command line shows. The questions about agents are methods of ``SharedLog``.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from logact import codec
 from logact.core import machine
 from logact.core.state import Action as ActionState
 from logact.core.state import State
-from logact.core.views import LogEntry, view
 from logact.entry import Control, Entry, Finding, record_of
 from logact.errors import LogTrimmed
 from logact.logs.base import READ_RECORDS_MAX, SharedLog
@@ -121,42 +119,3 @@ def actions_of(entry: Entry) -> tuple[int, ...]:
 
 
 # --- what the shared log is asked about agents -----------------------------------------------------------------
-
-
-def _views(told: History, agent_id: str | None = None) -> list[LogEntry]:
-    return [
-        view(told.state, action)
-        for _, action in sorted(told.state.actions.items())
-        if agent_id is None or action.intent.agent == agent_id
-    ]
-
-
-async def get_history(log: SharedLog, agent_id: str) -> list[LogEntry]:
-    """Every action that an agent proposed, oldest first, with what became of it."""
-    return _views(await history(log), agent_id)
-
-
-async def get_recent(log: SharedLog, agent_id: str, limit: int = 50) -> list[LogEntry]:
-    """An agent's latest actions, oldest of them first; at most ``limit``."""
-    return (await get_history(log, agent_id))[-limit:] if limit > 0 else []
-
-
-async def get_last_executed(log: SharedLog, agent_id: str) -> LogEntry | None:
-    """The agent's action whose execution ended last; None if it has executed nothing."""
-    told = await history(log)
-    done = [
-        action
-        for action in told.state.actions.values()
-        if action.intent.agent == agent_id and action.status == "executed"
-    ]
-    return view(told.state, max(done, key=lambda action: action.settled_at)) if done else None
-
-
-async def get_proposed(log: SharedLog) -> list[LogEntry]:
-    """All actions that wait for a decision, in the order of the log."""
-    return [entry for entry in _views(await history(log)) if entry.status == "proposed"]
-
-
-async def get_validated_ordered(log: SharedLog) -> list[LogEntry]:
-    """All actions that are committed and not started, in the order of their intents."""
-    return [entry for entry in _views(await history(log)) if entry.status == "validated"]

@@ -19,6 +19,7 @@ import msgspec
 from logact import codec
 from logact import env as environment
 from logact.codec import EntryHead
+from logact.core.views import LogEntry
 from logact.entry import Entry, NewEntry, Payload, Role, position_of, record_of
 from logact.errors import (
     AppendUnknown,
@@ -518,6 +519,36 @@ class SharedLog:
             expected=f"a position of log {self.url}",
             todo="see `logact log show`",
         )
+
+    # --- questions about agents: each folds the log once ---
+
+    async def get_history(self, agent_id: str) -> list[LogEntry]:
+        """Every action that an agent proposed, oldest first, with what became of it."""
+        from logact.logs import queries
+
+        return await queries.history(self, agent_id)
+
+    async def get_recent(self, agent_id: str, limit: int = 50) -> list[LogEntry]:
+        """An agent's latest actions, oldest of them first; at most ``limit``."""
+        return (await self.get_history(agent_id))[-limit:] if limit > 0 else []
+
+    async def get_last_executed(self, agent_id: str) -> LogEntry | None:
+        """The agent's action whose execution ended last; None if it has executed nothing."""
+        from logact.logs import queries
+
+        return await queries.last_executed(self, agent_id)
+
+    async def get_proposed(self) -> list[LogEntry]:
+        """All actions that wait for a decision, in the order of the log."""
+        from logact.logs import queries
+
+        return [entry for entry in await queries.history(self) if entry.status == "proposed"]
+
+    async def get_validated_ordered(self) -> list[LogEntry]:
+        """All actions that are committed and not started, in the order of their intents."""
+        from logact.logs import queries
+
+        return [entry for entry in await queries.history(self) if entry.status == "validated"]
 
     async def put_blob(self, data: bytes) -> str:
         """Store bytes by content; durable before this returns. Returns their digest."""

@@ -23,6 +23,7 @@ from logact.entry import (
     Inference,
     Notice,
     Recovery,
+    Result,
     ToolSpec,
 )
 from logact.errors import (
@@ -155,6 +156,7 @@ class Driver:
             context_tokens_max=self.context_tokens_max,
             answer_calls=answers,
             rested=self._rested(state, run),
+            riding=frozenset(one.payload.intent for one in self.host.riding if isinstance(one.payload, Result)),
         )
 
     def _rested(self, state: State, run: RunState) -> frozenset[int]:

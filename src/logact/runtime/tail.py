@@ -185,7 +185,10 @@ class Tail:
         pause_s = 0.05
         while True:
             try:
-                await self.log.engine.wait(self._record, FOLLOW_WAIT_S)
+                after = self._record
+                await self.log.engine.wait(after, FOLLOW_WAIT_S)
+                if self._record > after and self.log.engine.hint() <= self._record:
+                    continue  # it was this process's own record, and is applied already
                 await self.catch_up()
                 failing_since, pause_s, self.problem = None, 0.05, None
             except (LogCorrupt, LogTrimmed):

@@ -69,6 +69,10 @@ class Voter:
         """What a policy's expression holds where this voter is meant."""
         return self.name
 
+    def for_replay(self) -> Voter | None:
+        """This voter as it can judge actions of the past, by the log alone; None if it cannot."""
+        return self
+
     def in_policy(self) -> VoterInPolicy:
         """How a policy lists this voter."""
         return VoterInPolicy(
