@@ -74,14 +74,40 @@ async def verify(log: SharedLog, *, witness: Path | None = None) -> Report:
     cursor = await _first_kept(log)
     found.partial = cursor > 0
     found.first = position_of(cursor + 1)
+    end = await log.engine.tail()
     while True:
-        page = await log.engine.read(cursor, READ_RECORDS_MAX)
+        try:
+            page = await log.engine.read(cursor, READ_RECORDS_MAX)
+        except LogCorrupt:
+            # somewhere on this page: go on one by one, and pass over what cannot be read
+            cursor = await _one_by_one(log, found, cursor, min(end, cursor + READ_RECORDS_MAX))
+            if cursor >= end:
+                break
+            continue
         for stored in page.records:
             found.record(stored.record, stored.body)
         if page.upto <= cursor:
             break
         cursor = page.upto
     return found.report()
+
+
+async def _one_by_one(log: SharedLog, found: _Findings, cursor: int, upto: int) -> int:
+    """Look at each record of a damaged page by itself; where it cannot be read, say so and pass over it."""
+    while cursor < upto:
+        try:
+            page = await log.engine.read(cursor, 1)
+        except LogCorrupt as error:
+            found.problem(position_of(cursor + 1), str(error))
+            found.gap()
+            cursor += 1
+            continue
+        for stored in page.records:
+            found.record(stored.record, stored.body)
+        if page.upto <= cursor:
+            break
+        cursor = page.upto
+    return max(cursor, upto)
 
 
 async def _first_kept(log: SharedLog) -> int:
@@ -91,12 +117,16 @@ async def _first_kept(log: SharedLog) -> int:
     try:
         await log.engine.read(0, 1)
         return 0
+    except LogCorrupt:
+        return 0  # it is there, and damaged
     except LogTrimmed:
         low, high = 0, await log.engine.tail()
         while low < high:  # the smallest number after which reading works
             middle = (low + high) // 2
             try:
                 await log.engine.read(middle, 1)
+                high = middle
+            except LogCorrupt:
                 high = middle
             except LogTrimmed:
                 low = middle + 1
@@ -118,6 +148,11 @@ class _Findings:
         self.heads: dict[int, Head] = {}
         self.problems: list[Problem] = []
         self._chains: dict[str, tuple[int, str]] = {}
+
+    def gap(self) -> None:
+        """A record could not be read: what its writer wrote next has no predecessor here, and no digest covers it."""
+        self._chains.clear()
+        self.partial = True
 
     def problem(self, position: int, what: str) -> None:
         if len(self.problems) < PROBLEMS_MAX:
@@ -190,7 +225,7 @@ class _Findings:
         blind = ["a log rewritten as a whole by somebody who may write everything, chains included"]
         if not self.witnessed and not any("witness" in one.what for one in self.problems):
             blind.append("a tail that was cut off (give a witness file: the last entries of a log have no successor)")
-        if self.partial:
+        if self.first > position_of(1):
             blind.append(f"what stood before position {self.first} (trimmed)")
         return Report(
             log=self.log,
