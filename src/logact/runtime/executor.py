@@ -362,7 +362,7 @@ class Executor:
 
     def _told(self, failed: Failure) -> Failure:
         """A tool's failure as an entry can hold it, whatever the tool put into it."""
-        message = values.cut(printable(self.secrets.redact_text(str(failed.message))), 4000)
+        message = values.cut(values.printable(self.secrets.redact_text(str(failed.message))), 4000)
         try:
             clean = msgspec.structs.replace(failed, message=message)
             return msgspec.convert(msgspec.to_builtins(clean), Failure)
@@ -397,7 +397,7 @@ class Executor:
                 now = {pin.path: pin.digest for pin in tool.pins(intent.arguments)}
             except Exception as error:
                 message = f"what the approval depends on cannot be checked: {type(error).__name__}: {error}"
-                return Failure(kind="permanent", message=printable(message), definite=True)
+                return Failure(kind="permanent", message=values.printable(message), definite=True)
             for pin in intent.pins:
                 if now.get(pin.path) != pin.digest:
                     return Failure(
@@ -450,11 +450,6 @@ class Executor:
             finally:
                 if thread.working:
                     self._threads[context.action] = thread  # only the thread's end settles what it does
-
-
-def printable(text: str) -> str:
-    """The text with what UTF-8 cannot hold replaced (names of files may be such)."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _other_arguments(intent: Intent) -> Failure | None:

@@ -49,6 +49,11 @@ def unpack(data: bytes) -> Any:
     return msgspec.json.decode(data)
 
 
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot hold replaced (names of files may be such)."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def cut(text: str, chars_max: int) -> str:
     """The head and the tail of a text that is too long, with what was left out counted in the middle."""
     if len(text) <= chars_max:

@@ -21,6 +21,7 @@ from logact.core.views import LogEntry, log_entry, view
 from logact.entry import BlobRef, Checkpoint, Entry, Intent, NewEntry, Notice, Policy, Vote
 from logact.errors import ConditionFailed, LogActError
 from logact.logs.base import where
+from logact.runtime import values
 from logact.runtime.host import Host
 from logact.voters.base import Voter, read_vote
 from logact.voters.human import ASKED, HumanVoter, pending, waits_for_people
@@ -171,8 +172,8 @@ class VoterHost:
             voter=voter.name,
             config=self.configs.get(voter.name, ""),
             arguments_digest=intent.arguments_digest,
-            reason=vote.reason[:REASON_CHARS_MAX],
-            hint=vote.hint[:REASON_CHARS_MAX],
+            reason=values.printable(vote.reason[:REASON_CHARS_MAX]),
+            hint=values.printable(vote.hint[:REASON_CHARS_MAX]),
             scope=scope_of(voter, intent),
             seen=seen if voter.scope else 0,
             shadow=voter.shadow,

@@ -11,6 +11,8 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
+import msgspec
+
 from logact import codec
 from logact.core.views import LogEntry
 from logact.entry import Entry, Vote, VoterInPolicy
@@ -130,8 +132,8 @@ def as_voters(given: Iterable[Voter | Callable[[LogEntry], Any]]) -> list[Voter]
 
 def read_vote(answer: Any, voter: str) -> Vote:
     """A voter's answer as a Vote. Anything but a Vote, True, False or None (abstain) is nonsense: TypeError."""
-    if isinstance(answer, Vote):
-        return answer
+    if isinstance(answer, Vote):  # built without a check of its fields' types: one that approves by a text is none
+        return msgspec.convert(msgspec.to_builtins(answer), Vote)
     if isinstance(answer, bool):
         return Vote(approved=answer, reason="approved" if answer else f"{voter} rejected it")
     raise TypeError(f"expected a Vote, received {type(answer).__name__}")
