@@ -17,6 +17,7 @@ from logact.voters.rules_conditions import refuse
 VARIABLES = ("tool", "effect", "agent", "task", "reasoning", "run", "arguments")
 EXPRESSION_CHARS_MAX = 10_000
 _ARGUMENT = re.compile(r"\barguments\s*\.\s*([A-Za-z_][A-Za-z0-9_]*)|\barguments\s*\[\s*[\"']([^\"']+)[\"']\s*\]")
+_BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
 _SAMPLE: dict[str, Any] = {
     "tool": "sample",
     "effect": "read",
@@ -48,11 +49,15 @@ class Expression:
             self._program = cel.compile(source)
         except (ValueError, TypeError, RuntimeError) as error:
             raise refuse(rule, "cel", f"this does not parse ({_first(error)})", received=source) from error
-        named = [one for one in self._program.variables() if one not in VARIABLES]
+        bound = set(_BOUND.findall(source))
+        named = [one for one in self._program.variables() if one not in VARIABLES and one not in bound]
         if named:
             raise refuse(rule, "cel", f"unknown name {named[0]!r}", received=source, expected=", ".join(VARIABLES))
         if not self._program.variables():
             raise refuse(rule, "cel", "this does not depend on the action", received=source)
+        for name in self._program.functions():
+            if name.isidentifier() and name not in bound and not _is_function(cel, name):
+                raise refuse(rule, "cel", f"unknown function {name!r}", received=source)
         self._try(rule, source)
         self.arguments = sorted({first or second for first, second in _ARGUMENT.findall(_without_texts(source))})
 
@@ -78,6 +83,23 @@ class Expression:
         except Exception:  # whatever it raises, it did not answer
             return None
         return answer if isinstance(answer, bool) else None
+
+
+def _is_function(cel: Any, name: str) -> bool:
+    """Whether the package knows a function, plain or as a method; it says so only when one is called."""
+    for form in (
+        f"{name}('x')",
+        f"'x'.{name}('x')",
+        f"timestamp('2024-01-01T00:00:00Z').{name}()",
+        f"duration('1s').{name}()",
+    ):
+        try:
+            cel.compile(form).execute({})
+        except Exception as error:  # wrong arguments are an answer, too
+            if "undefined" in str(error).lower():
+                continue
+        return True
+    return False
 
 
 def _first(error: BaseException) -> str:

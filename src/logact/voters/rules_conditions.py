@@ -77,7 +77,7 @@ def _regex(rule: str, key: str, value: Any, *, whole: bool) -> Test:
 
 
 def _one_of(rule: str, key: str, value: Any) -> Test:
-    if not isinstance(value, list | tuple) or not value:
+    if not isinstance(value, list | tuple | set | frozenset) or not value:
         raise refuse(rule, key, "an empty set can never match", received=repr(value), expected="a list of values")
     plain = {one for one in value if isinstance(one, str)}
     others = [one for one in value if not isinstance(one, str)]

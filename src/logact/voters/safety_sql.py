@@ -70,6 +70,7 @@ class SqlJudge:
         odd = any(one in bare for one in (";", "--", "/*", "#", "\\", "$$", "`", "'" * 3, "("))
         allowed = re.sub(r"(?i)\b(count|sum|min|max|avg|lower|upper|coalesce|length|round|date)\s*\(", " ", bare)
         odd = odd and any(one in allowed for one in (";", "--", "/*", "#", "\\", "$$", "`", "'" * 3, "("))
+        odd = odd or any(one in bare.replace("''", "").replace('""', "") for one in "'\"")
         if not re.match(r"(?i)select\b", bare) or odd or _WORDS_REFUSED.search(bare):
             raise _bad(
                 "undecidable",
