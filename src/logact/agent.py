@@ -539,6 +539,7 @@ class LogActAgent:
         try:
             async with _running(*parts.loops()):
                 run = await parts.driver(self.model, wait=wait).drive(run_id)
+                await parts.voter_host.tried()
         except BaseExceptionGroup as errors:
             raise _only(errors) from None
         if run.status == "stopped":

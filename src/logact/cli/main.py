@@ -24,6 +24,11 @@ COMMANDS = {
     "log": ("log", "Show, follow, export, verify, measure, copy a log."),
     "state": ("state", "What a log adds up to, now or at a position."),
     "pending": ("pending", "What waits, for whom, and why."),
+    "approve": ("approvals", "Approve an action that waits for you."),
+    "deny": ("approvals", "Deny an action that waits for you."),
+    "approvals": ("approvals", "How well people approve; drafts of rules."),
+    "rules": ("policies", "Check rules, or ask what they would decide."),
+    "backtest": ("policies", "What another policy would have decided."),
     "pause": ("control", "Hold a log, an agent, a run or an action."),
     "resume": ("control", "Let go on what was paused or stopped."),
     "stop": ("control", "End runs; nothing new starts."),
@@ -47,8 +52,8 @@ Exit codes:
   1   findings, or a run not ok      6   the model gave no answer
   2   used wrongly, or nothing       7   paused, stopped or fenced off
       to do (busy, finished)         70  a defect of LogAct
-  3   the log is damaged             130 interrupted; nothing is lost
-  4   something is in doubt"""
+  3   the log is damaged             8   waits for somebody's approval
+  4   something is in doubt          130 interrupted; nothing is lost"""
 
 INTERRUPTED = "Interrupted. Nothing is lost; run the same command to go on."
 

@@ -31,6 +31,9 @@ REASON_CHARS_MAX = 2000
 SHADOWS_MAX = 1000
 """How many actions may wait for slow voters in shadow; beyond that they are not tried on further ones."""
 
+SHADOW_GRACE_S = 5.0
+"""How long a run that has ended waits for them."""
+
 BUSY_MAX = 10_000
 
 
@@ -53,6 +56,7 @@ class VoterHost:
         self._busy: set[tuple[int, str]] = set()
         self._confused: dict[str, str] = {}  # by voter: why its memory cannot be folded any further
         self._shadows: deque[tuple[Voter, LogEntry]] = deque()
+        self._trying = 0
         self._live = False
         self._before: dict[int, dict[str, Any]] = {}  # memories as they were before each open intent
         host.tail.restore(self._restore)
@@ -337,6 +341,7 @@ class VoterHost:
     async def _try(self, voter: Voter, entry: LogEntry) -> None:
         """Judge an action in shadow, whatever became of it meanwhile."""
         intent = entry.intent
+        self._trying += 1
         try:
             if intent.arguments_blob is not None:
                 data = await self.host.log.get_blob(intent.arguments_blob.digest)
@@ -347,6 +352,13 @@ class VoterHost:
             await self.host.append([self.host.about(intent, vote, "voter", voter.name)])
         except LogActError:
             return  # a vote that does not count is not worth a second try
+        finally:
+            self._trying -= 1
+            self.host.tail.wake()
+
+    async def tried(self) -> None:
+        """Give slow voters in shadow a moment for what they have begun to judge, before the process goes away."""
+        await self.host.tail.until(lambda _: not self._shadows and not self._trying, SHADOW_GRACE_S)
 
 def counted(votes: Iterable[Vote]) -> dict[str, Vote]:
     """The votes that count, by voter, in order."""

@@ -102,6 +102,9 @@ class HumanVoter(Voter):
         """Never called by a host: people answer through the log."""
         raise UsageError("People answer through the log", todo="see `logact pending` and `logact approve`")
 
+    def for_replay(self) -> None:
+        """What a person would have said, nobody can tell; what they did say stands in the log."""
+
     def config(self) -> dict[str, Any]:
         return {"approvers": self.approvers, "needed": self.needed, "expires_s": self.decide_within_s}
 

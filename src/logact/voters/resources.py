@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -139,6 +140,13 @@ class ResourceVoter(Voter):
                     hint="Nothing about the action would change that; finish with what you have.",
                 )
         return None
+
+    def for_replay(self) -> Voter | None:
+        """By the budgets alone: nobody knows how much room there was."""
+        past = copy.copy(self)
+        past.memory_free_mb = past.disk_free_mb = past.process_mb = 0
+        past.processes = 0
+        return past
 
     # --- history ------------------------------
 

@@ -155,6 +155,9 @@ class SemanticVoter(Voter):
         approved = {"reject": False, "abstain": None, "approve": True}[self.on_failure]
         return Vote(approved=approved, reason=f"no judgement ({why}), which counts as {self.on_failure}", usage=usage)
 
+    def for_replay(self) -> None:
+        """A backtest asks no model, unless it is told to."""
+
     # --- history ------------------------------
 
     def initial(self) -> Any:
