@@ -201,9 +201,26 @@ def test_talk_about_secrets_is_no_secret(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["'", '"', "`", "$(", "${", "(", "{ ls", "if x; then y", "for", "case x in", "<<E\n", "ls |", "&& ls", "ls >", ")", "]]x (", "a=(1)",
-     "((1))", "$[1]", "x(", "function", "!(a)", "ls \\", "\x1b[0m", "done", "<<<"],
-)  # fmt: skip
+    [
+        *(
+            "'",
+            '"',
+            "`",
+            "$(",
+            "${",
+            "(",
+            "{ ls",
+            "if x; then y",
+            "for",
+            "case x in",
+            "<<E\n",
+            "ls |",
+            "&& ls",
+            "ls >",
+        ),
+        *(")", "]]x (", "a=(1)", "((1))", "$[1]", "x(", "function", "!(a)", "ls \\", "\x1b[0m", "done", "<<<"),
+    ],
+)
 def test_the_shell_parser_refuses_what_it_does_not_understand(text: str) -> None:
     """Never another exception, and never a milder reading."""
     with pytest.raises(Undecidable):
@@ -213,7 +230,8 @@ def test_the_shell_parser_refuses_what_it_does_not_understand(text: str) -> None
 def test_any_text_gets_an_answer(workspace: Path) -> None:
     """Cut anywhere, a command is judged or refused; nothing else is raised."""
     voter = SafetyVoter(workspace)
-    text = "for f in $(ls a*); do X=\"${f}\" cat <<'E' | sed 's/a/b/' >o; done\nx\nE\nif [ -f a ]; then (b); fi; c() { d; }"
+    text = "for f in $(ls a*); do X=\"${f}\" cat <<'E' | sed 's/a/b/' >o; done\nx\nE\n"
+    text += "if [ -f a ]; then (b); fi; c() { d; }"
     for end in range(len(text)):
         voter.judge(Action(tool="run_shell", arguments={"command": text[:end]}))
         voter.judge(Action(tool="run_shell", arguments={"command": text[end:]}))

@@ -18,6 +18,7 @@ VARIABLES = ("tool", "effect", "agent", "task", "reasoning", "run", "arguments")
 EXPRESSION_CHARS_MAX = 10_000
 _ARGUMENT = re.compile(r"\barguments\s*\.\s*([A-Za-z_][A-Za-z0-9_]*)|\barguments\s*\[\s*[\"']([^\"']+)[\"']\s*\]")
 _BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*([A-Za-z_]\w*)\s*,")
+_TYPES = {"int", "uint", "double", "string", "bytes", "bool", "list", "map", "null_type", "type"}
 _SAMPLE: dict[str, Any] = {
     "tool": "sample",
     "effect": "read",
@@ -49,7 +50,7 @@ class Expression:
             self._program = cel.compile(source)
         except (ValueError, TypeError, RuntimeError) as error:
             raise refuse(rule, "cel", f"this does not parse ({_first(error)})", received=source) from error
-        bound = set(_BOUND.findall(source))
+        bound = set(_BOUND.findall(source)) | _TYPES
         named = [one for one in self._program.variables() if one not in VARIABLES and one not in bound]
         if named:
             raise refuse(rule, "cel", f"unknown name {named[0]!r}", received=source, expected=", ".join(VARIABLES))
