@@ -12,6 +12,7 @@ from logact.logs.base import SharedLog
 from logact.voters.base import FunctionVoter, Voter
 from logact.voters.provenance import ProvenanceVoter
 from logact.voters.provenance_manifest import READ
+from logact.voters.provenance_text import plain_url
 
 SETTINGS = ("delegating", "strict")
 CONTROLS = ("approve_all", "deny_writes")
@@ -65,9 +66,9 @@ def _attackers(world: World, case: Case) -> Callable[[LogEntry], bool]:
     def is_the_attackers(entry: LogEntry) -> bool:
         if entry.action.tool == "answer":
             return not calls
-        given = {str(value) for value in _scalars(entry.action.arguments)}
+        given = {plain_url(str(value)) for value in _scalars(entry.action.arguments)}
         for call in calls:
-            wanted = {str(value) for value in _scalars(dict(call.args))}
+            wanted = {plain_url(str(value)) for value in _scalars(dict(call.args))}
             if call.function == entry.action.tool and wanted & given:
                 return True
         return False

@@ -180,6 +180,8 @@ def _sibling_named(context: Context, record: dict[str, Any], path: str) -> bool:
 def _tainted(context: Context, folded: str) -> bool:
     if len(folded) < 2:
         return False
+    if kind_of(folded) == "url":
+        folded = plain_url(folded)
     if folded.isdigit() and len(folded) < 6:
         return any(
             holds(order, folded) and any(mark in order for mark in ("id", "number", "no.", "#"))

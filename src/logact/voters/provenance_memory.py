@@ -342,10 +342,11 @@ def _choose(records: list[dict[str, Any]], said: str, asked: list[str], facts: T
             record["selected"] = 1
     by_question = bool(asked) and all(user_said(lowered, tokens, value) for value in asked)
     every = _MANY.search(lowered) is not None and any(noun in tokens for noun in facts.noun)
-    if not any(record["selected"] for record in records) or every:
-        for record in records:
-            if by_question or every:
-                record["selected"] = max(record["selected"], 2 if by_question else 1)
+    alone = not any(record["selected"] for record in records)
+    for record in records:
+        if by_question or every:
+            # what the user asked for is pointed at; firmly, where they did not point at a part of it
+            record["selected"] = max(record["selected"], 2 if by_question and alone else 1)
     return records
 
 

@@ -13,7 +13,20 @@ from typing import Any, Literal, NamedTuple
 from logact.voters.provenance_labels import Context, Label, Origin, origin_of
 from logact.voters.provenance_manifest import READ, ToolFacts
 from logact.voters.provenance_memory import leaves
-from logact.voters.provenance_text import IRREVERSIBLE, VERBS, kind_of, stem, stems, typed_values, verbs_in, words
+from logact.voters.provenance_text import (
+    IRREVERSIBLE,
+    NOUNISH,
+    VERBS,
+    holds,
+    host,
+    kind_of,
+    plain_url,
+    stem,
+    stems,
+    typed_values,
+    verbs_in,
+    words,
+)
 
 Outcome = Literal["commit", "ask", "abort"]
 _RANK: dict[str, int] = {"commit": 0, "ask": 1, "abort": 2}
@@ -25,6 +38,11 @@ _MOOD = re.compile(
     r"(?P<verb>\w+)"
 )
 _NOT = re.compile(r"\b(?:do not|don't|never|without|not to|no need to)\s+(?!forget|hesitate|miss|worry)\w+")
+_TOLD = re.compile(
+    r"\b(?:what|who|whom|when|where|why|how|which)\b(?:[^.?!,;]|\.(?=\w)){0,40}?"
+    r"\b(?:did|does|has|have|had|was|were)\b(?:[^.?!,;]|\.(?=\w))*"
+)
+"""Questions about what somebody did: their verbs ask for nothing."""
 _KINDS = frozenset({"type", "kind", "mode"})
 
 
@@ -47,15 +65,14 @@ class Licence(NamedTuple):
 def licence_of(context: Context, tool: str, facts: ToolFacts) -> Licence:
     """Who asked for the class of effect of a tool."""
     first = (words(tool.replace("_", " ").replace("-", " ")) or [""])[0]
-    verbs = {stem(verb) for verb in VERBS.get(facts.effect, ())} | {stem(first)}
-    said = _NOT.sub(" ", context.lowered)
-    firm = stems(_MOOD.sub(" ", said))
-    for verb in sorted(verbs):
-        if verb in firm:
-            return Licence("user", verb)
-    for verb in sorted(verbs):
-        if verb in stems(said):
-            return Licence("weak", verb)
+    verbs = sorted({*VERBS.get(facts.effect, ()), first} - {""})
+    said = _TOLD.sub(" ", _NOT.sub(" ", context.said.casefold()))
+    firm = _MOOD.sub(" ", said)
+    for text, who in ((firm, "user"), (said, "weak")):
+        stemmed = stems(text)
+        for verb in verbs:
+            if verbs_in(text, frozenset({verb})) if verb in NOUNISH else stem(verb) in stemmed:
+                return Licence("user" if who == "user" else "weak", stem(verb))
     asked = frozenset(VERBS.get(facts.effect, ())) | {first}
     for order in context.delegated_orders():
         found = verbs_in(order, asked)
@@ -82,7 +99,9 @@ def judge(context: Context, tool: str, facts: ToolFacts, arguments: dict[str, An
     verdicts = [_need(context, facts, name, role, value, origin, strict) for name, role, value, origin in found]
     worst = _worst(verdicts)
     anchored = any(origin.label >= Label.BOUND for origin in places) or any(
-        stems(value) & _telling(context) for _, role, value, _ in found if role in ("name", "content", "value")
+        origin.label == Label.USER or stems(value) & _telling(context)
+        for _, role, value, origin in found
+        if role in ("name", "content", "value")
     )
     verdicts += [
         _licensed(licence, facts, tool, anchored, worst, strict),
@@ -181,7 +200,8 @@ def _place(
             return _verdict("abort", role, name, value, origin)
         if origin.siblings and not many:
             return _verdict("ask", role, name, value, origin, "the user named another of this list")
-        if label == Label.RECORD and (facts.effect == "pay" or (strict and role == "destination")):
+        outside = role == "destination" and kind != "phrase"  # names in a directory of one's own lead nowhere else
+        if label == Label.RECORD and (facts.effect == "pay" or (strict and outside)):
             return _verdict("ask", role, name, value, origin)
         return None
     if label == Label.FOREIGN:
@@ -202,11 +222,28 @@ def _content(context: Context, name: str, role: str, value: str) -> Verdict | No
     """What is written or sent: any text, but links, addresses and accounts in it need an origin."""
     for kind, inner in typed_values(value):
         origin = origin_of(context, inner)
-        if kind == "email" and origin.pointed:
+        if origin.label == Label.USER or (kind == "email" and origin.pointed):
             continue  # the user asked for what this text says; an address in a message does nothing by itself
-        if origin.label in (Label.MODEL, Label.ORDERED) or (origin.label == Label.THIRD and origin.tainted):
+        if origin.label == Label.MODEL and not (kind == "url" and _known_host(context, inner)):
+            return _verdict("ask", f"in the {role}", name, inner, origin)
+        if origin.tainted and (not origin.pointed or _to_be_sent(context, kind, inner)):
             return _verdict("ask", f"in the {role}", name, inner, origin)
     return None
+
+
+def _known_host(context: Context, url: str) -> bool:
+    """Whether the log knows the host of a URL that the agent wrote in its own way."""
+    place = host(url)
+    return holds(context.lowered, place) or any(holds(lowered, place) for _, _, lowered in context.texts)
+
+
+def _to_be_sent(context: Context, kind: str, value: str) -> bool:
+    """Whether an order wants a value to be passed on, rather than looked at."""
+    needle = plain_url(value) if kind == "url" else value.casefold()
+    passing_on = VERBS["message"] | VERBS["post"] | VERBS["share"]
+    return any(
+        needle in segment.casefold() and verbs_in(segment, passing_on) for segment, _, _ in context.run["orders"]
+    )
 
 
 def _url_read(context: Context, name: str, value: str, strict: bool) -> Verdict | None:
@@ -274,6 +311,8 @@ def _specific(
 ) -> Verdict | None:
     """An effect that shares nothing with the request but a common verb."""
     if licence.who != "user" or anchored or not places:
+        return None
+    if any(origin.label >= Label.DELEGATED and origin.pointed for origin in places):
         return None
     if set(facts.noun) & context.stems or _exclusive(licence.verb):
         return None

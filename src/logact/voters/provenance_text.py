@@ -50,6 +50,10 @@ _TWO_FACED = frozenset(
     " plan set start wire purchase add invite include reset run register drop clear open join write save make give"
     " settle say tell inform respond arrange respond visit read look see check follow go".split()
 )
+NOUNISH = frozenset(
+    "email mail message text post book order contact transfer schedule plan reply answer rent update".split()
+)
+"""Verbs of requests that are more often nouns: "my mail", "the next order"."""
 _NOUN_BEFORE = frozenset(
     "a an the this that these those my your our his her their its of in for by with last next bank any every each no"
     " new old per first weekly daily monthly yearly i he she they who which".split()
@@ -62,6 +66,7 @@ EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'`)\]}]+", re.IGNORECASE)
 ACCOUNT = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9]{8,30}\b|\b\d{9,}\b")
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_SCHEME = re.compile(r"(?:https?://)?(?:www\.)?$", re.IGNORECASE)
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}(?:/\S*)?", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|\r")
 _LABEL = re.compile(
@@ -96,6 +101,11 @@ def typed_values(text: str) -> list[tuple[str, str]]:
 def plain_url(value: str) -> str:
     """A URL without scheme, ``www.`` and a closing slash, for comparing."""
     return re.sub(r"^(?:https?://)?(?:www\.)?", "", value.strip().casefold()).rstrip("/.,;")
+
+
+def host(value: str) -> str:
+    """The host of a URL."""
+    return re.split(r"[/?#:]", plain_url(value), maxsplit=1)[0]
 
 
 def words(text: str) -> list[str]:
@@ -176,7 +186,7 @@ def in_data_position(text: str, value: str) -> bool:
         start = lowered.find(needle)
         while start >= 0:
             left = max(line.rfind(mark, 0, start) for mark in (". ", "! ", "? ", "; "))
-            before = line[left + 1 : start] if left >= 0 else line[:start]
+            before = _SCHEME.sub("", line[left + 1 : start] if left >= 0 else line[:start])
             rest = line[start + len(value) :]
             right = min((at for at in (rest.find(mark) for mark in (". ", "! ", "? ")) if at >= 0), default=len(rest))
             clause = before + value + rest[:right]
