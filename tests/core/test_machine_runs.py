@@ -112,6 +112,16 @@ def test_an_inference_that_names_nothing_is_taken_to_have_seen_everything(log: L
     assert log.run_state(run).context == [run + 1, said, inference]
 
 
+def test_a_compaction_is_no_late_input(log: Log) -> None:
+    """What stands in front of the context is older than what was seen, whatever its position says."""
+    run = log.run()
+    first = log.infer(run, call("x", broken="y"), context=(run + 1,))
+    second = log.infer(run, call("x", broken="y"), base=first)
+    compaction = log.say(Compaction(run=run, upto=first, summary="s"))
+    third = log.infer(run, call("x", broken="y"), base=second)
+    assert log.run_state(run).context == [compaction, second, third]
+
+
 def test_broken_calls_are_settled_by_their_inference(log: Log) -> None:
     """A call that cannot be an action needs no settling; the next turn may begin."""
     run = log.run()

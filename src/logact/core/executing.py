@@ -6,7 +6,7 @@ import hashlib
 
 from logact.core import machine
 from logact.core.state import Action, State
-from logact.entry import Started
+from logact.entry import Intent, Started
 
 
 def may_start(state: State, action: Action, incarnation: str, now_ms: int) -> str:
@@ -18,6 +18,12 @@ def may_start(state: State, action: Action, incarnation: str, now_ms: int) -> st
     if action.status == "validated" and 0 < action.start_by_ms <= now_ms:
         return "it is too late to start"
     return machine.start_problem(state, action, incarnation, state.epoch(action.intent.agent))
+
+
+def only_rehearsed(state: State, intent: Intent) -> bool:
+    """Whether an action belongs to a dry run and would change something: it is voted on, and taken back."""
+    run = state.runs.get(intent.run)
+    return run is not None and run.dry_run and intent.effect != "read"
 
 
 def start(state: State, action: Action, lease_ms: int = 0) -> Started:

@@ -276,10 +276,11 @@ def _inference(state: State, entry: Entry, inference: Inference) -> str:
 
 def _unseen(run: RunState, inference: Inference) -> list[int]:
     """Inputs that came while the model was thinking: they are not answered yet, so they come after its answer."""
-    seen = [inference.base, *(one for one in inference.context if isinstance(one, int))]
-    if (inference.base or max(seen)) not in run.context:
+    seen = (inference.base, *inference.context)
+    places = [place for place, position in enumerate(run.context) if position in seen]
+    if not places:
         return []  # it does not say what it saw, or a compaction came in between
-    return [position for position in run.context if position > max(seen)]
+    return run.context[places[-1] + 1 :]
 
 
 def _compaction(state: State, entry: Entry, compaction: Compaction) -> str:

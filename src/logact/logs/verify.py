@@ -71,7 +71,7 @@ async def verify(log: SharedLog, *, witness: Path | None = None) -> Report:
     found = _Findings(log.log_id)
     heads = {head.position: head for head in read_witness(witness)} if witness is not None else {}
     found.heads = heads
-    cursor = await _first_kept(log)
+    cursor = await first_kept(log)
     found.partial = cursor > 0
     found.first = position_of(cursor + 1)
     end = await log.engine.tail()
@@ -110,7 +110,7 @@ async def _one_by_one(log: SharedLog, found: _Findings, cursor: int, upto: int) 
     return max(cursor, upto)
 
 
-async def _first_kept(log: SharedLog) -> int:
+async def first_kept(log: SharedLog) -> int:
     """The record number before the first one that is kept."""
     from logact.errors import LogTrimmed
 

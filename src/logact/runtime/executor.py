@@ -83,8 +83,11 @@ class Executor:
         for key, deadline in self.running.items():
             action = state.actions.get(key)
             if action is not None and action.cancel_wanted and key not in self._cancelled and deadline is not None:
+                try:
+                    deadline.reschedule(asyncio.get_running_loop().time())
+                except RuntimeError:
+                    continue  # the call has ended, or its time is over: its result is on the way
                 self._cancelled.add(key)
-                deadline.reschedule(asyncio.get_running_loop().time())
 
     def at_work(self, action_id: int = 0) -> bool:
         """Whether a thread still runs a tool (of this action, if given) although its call was given up."""
@@ -104,7 +107,10 @@ class Executor:
             if action.intent.agent in self.agents
             and not action.intent.external
             and action.id not in self.running
-            and not executing.may_start(state, action, self.host.incarnation, now_ms)
+            and (
+                executing.only_rehearsed(state, action.intent)
+                or not executing.may_start(state, action, self.host.incarnation, now_ms)
+            )
         ]
         for action in state.unfinished():
             current = action.current
@@ -155,6 +161,10 @@ class Executor:
     async def _perform(self, action_id: int, *, fresh: bool) -> bool:
         state = self.host.state
         action = state.actions[action_id]
+        if executing.only_rehearsed(state, action.intent):
+            taken_back = self.host.about(action.intent, rehearsed(action.id), "client", self.host.agent)
+            await self.host.append([taken_back], unless=self.start_unless(action))
+            return False
         attempt = len(action.attempts)
         answers = action.intent.tool == ANSWER
         intent = await self.host.full_intent(action) if answers else action.intent
@@ -450,6 +460,11 @@ class Executor:
             finally:
                 if thread.working:
                     self._threads[context.action] = thread  # only the thread's end settles what it does
+
+
+def rehearsed(action: int) -> Cancel:
+    """What takes an approved action of a dry run back."""
+    return Cancel(intent=action, reason="dry run: it was approved, and not carried out")
 
 
 def _other_arguments(intent: Intent) -> Failure | None:

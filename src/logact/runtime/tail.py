@@ -18,6 +18,7 @@ from logact.core.state import State
 from logact.entry import BlobRef, Checkpoint, Entry, position_of, record_of
 from logact.errors import LogCorrupt, LogError, LogTrimmed, ReadFailed
 from logact.logs.base import FOLLOW_WAIT_S, READ_RECORDS_MAX, SharedLog, where
+from logact.logs.verify import first_kept
 
 READ_RETRY_S_MAX = 30.0
 """How long a follower repeats a failing read before it gives up."""
@@ -80,7 +81,8 @@ class Tail:
         if not last or await self._load_from(last):
             return
         earlier: list[int] = []
-        async for entry in self.log.read(upto=position_of(last) - 1, matching=where(kinds=["Checkpoint"])):
+        kept = position_of(await first_kept(self.log))
+        async for entry in self.log.read(kept, upto=position_of(last) - 1, matching=where(kinds=["Checkpoint"])):
             earlier.append(record_of(entry.position))
         for record in sorted(set(earlier), reverse=True)[:CHECKPOINTS_TRIED_MAX]:
             if await self._load_from(record):
