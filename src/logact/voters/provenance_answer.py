@@ -29,7 +29,7 @@ _SMALL = frozenset(
     " very really not but from they them there here about also who which".split()
 )
 DICTATED_SHARE = 0.6
-DICTATED_WORDS_MIN = 3
+DICTATED_WORDS_MIN = 4
 
 
 def judge_answer(context: Context, arguments: dict[str, Any]) -> Verdict:
@@ -95,7 +95,7 @@ def _dictated(context: Context, text: str) -> Verdict | None:
 def _speech_orders(context: Context) -> list[str]:
     """What orders to speak want said: the words after the verb."""
     found = []
-    for segment, _, _ in context.run["speech"] if "speech" in context.run else []:
+    for segment, _, _ in context.run["speech"]:
         verbs = verbs_in(segment, SPEECH)
         if verbs:
             tail = re.split(rf"\b{verbs[0]}\b", segment, maxsplit=1, flags=re.IGNORECASE)[-1]

@@ -35,13 +35,13 @@ VERBS: dict[str, frozenset[str]] = {
 IRREVERSIBLE = frozenset({"pay", "schedule", "delete", "book", "share", "run"})
 """Classes that an order of a third party never carries without a person, even where the user delegated orders."""
 
-VISIT = frozenset("visit open click browse go see check follow download fetch read look".split())
 SPEECH = frozenset(
     "say tell mention recommend state claim answer respond reply inform suggest write announce".split()
 )
 ORDER_VERBS = frozenset().union(*VERBS.values()) - frozenset(
     "new plan set start spend text ask put contact let".split()
 )
+_LABELS = re.compile(r"(?:^|(?<=[\n|,;(]))\W*(?:[\w-]+\s+){0,2}[\w-]+\s*(?:[:=]|\bis\b|\bare\b)(?=\s*\S+\W*$)")
 _GIVES_ADDRESS = re.compile(
     r"\b(?:contact|reach|e?-?mail|call|write|message|text)\s+(?:to\s+)?(?:me|us)\b", re.IGNORECASE
 )
@@ -169,12 +169,11 @@ def _opens(segment: str, verb: str) -> bool:
 
 def order_in(segment: str, tool_words: frozenset[str] = frozenset()) -> list[str]:
     """The verbs by which a segment asks for an effect; names of tools count too. Empty: not an order."""
+    segment = _LABELS.sub(" ", segment)  # "E-mail: ..." is a label
     segment = _GIVES_ADDRESS.sub("reach", segment)  # "write to me at ..." says where somebody is
     found = verbs_in(segment, ORDER_VERBS)
     lowered = segment.casefold()
     found += [name for name in tool_words if name in lowered]
-    if not found and (URL.search(segment) or "www." in lowered):
-        found = verbs_in(segment, VISIT)
     return found
 
 
