@@ -76,12 +76,13 @@ def test_the_commands_of_a_first_day(installed: Path, tmp_path: Path) -> None:
     assert "run" in said(logact, "--help", cwd=tmp_path)
     said(logact, "init", cwd=tmp_path)
     (tmp_path / "script.json").write_text(json.dumps(["I am done."]))
-    said(logact, "run", "say hello", "--model", f"scripted:{tmp_path / 'script.json'}", cwd=tmp_path)
-    shown = said(logact, "log", "show", cwd=tmp_path)
-    for kind in ("Run", "Inference", "Output"):
-        assert kind in shown
-    assert "I am done." in shown
-    said(logact, "log", "verify", cwd=tmp_path)
+    model = f"scripted:{tmp_path / 'script.json'}"
+    assert said(logact, "run", "logact.toml", "say hello", "--model", model, cwd=tmp_path).strip() == "I am done."
+    said(logact, "run", "logact.toml", "say hello", "--model", model, cwd=tmp_path, expect=2)
+    shown = said(logact, "log", "show", "logact.toml", cwd=tmp_path)
+    for text in ("say hello", "I am done."):
+        assert text in shown
+    said(logact, "log", "verify", "logact.toml", cwd=tmp_path)
 
 
 def test_the_library_of_a_first_day(installed: Path, tmp_path: Path) -> None:
@@ -107,7 +108,9 @@ for place in range(2):
 def test_a_missing_extra_says_what_to_install(installed: Path, tmp_path: Path) -> None:
     """What needs an extra names the exact command."""
     code = """
+import os
 import logact
+os.environ["OPENAI_API_KEY"] = "none"
 try:
     logact.LogActAgent("ann", logact.open_log("memory:"), model="openai:gpt-4o").run_sync("go")
 except logact.LogActError as error:

@@ -28,6 +28,7 @@ PUBLIC = {
     "RetryRecovery",
     "SafetyVoter",
     "ScriptedModel",
+    "SemanticRecovery",
     "SharedLog",
     "Tool",
     "ToolContext",

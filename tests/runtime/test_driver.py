@@ -11,7 +11,15 @@ import pytest
 
 from logact import Voter, codec
 from logact.entry import Abort, Compaction, Control, Inference, Intent, Notice, Output, Result, Usage
-from logact.errors import LogCorrupt, ModelError, ModelNonsense, ModelRefused, ModelUnavailable, ReadOnlyIncarnation
+from logact.errors import (
+    LogCorrupt,
+    MissingExtra,
+    ModelError,
+    ModelNonsense,
+    ModelRefused,
+    ModelUnavailable,
+    ReadOnlyIncarnation,
+)
 from logact.logs.base import SharedLog
 from logact.logs.memory import MemoryEngine
 from logact.models.base import Message, ModelAnswer, ModelRequest
@@ -177,6 +185,21 @@ def test_an_error_of_the_models_client_is_an_error_of_the_model() -> None:
 
         with pytest.raises(ModelError, match="KeyError: 'choices'"):
             await agent(memory_log(), script).run("go")
+
+    run(main())
+
+
+def test_a_wrong_setup_is_said_as_such() -> None:
+    """A missing extra or a useless script is the caller's to mend: raised as it is, at once (it was "nonsense")."""
+
+    async def main() -> None:
+        def script(_: ModelRequest) -> str:
+            raise MissingExtra("it needs an extra", todo="run pip install 'logact[llm]'")
+
+        log = memory_log()
+        with pytest.raises(MissingExtra, match="pip install"):
+            await agent(log, script).run("go")
+        assert await payloads(log, Notice) == []
 
     run(main())
 

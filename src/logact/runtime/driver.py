@@ -36,6 +36,7 @@ from logact.errors import (
     ModelNonsense,
     ModelUnavailable,
     ReadOnlyIncarnation,
+    UsageError,
     WaitingForApproval,
 )
 from logact.logs.base import Clause, Filter
@@ -292,6 +293,8 @@ class Driver:
                 problem.__cause__ = error
             except ModelError as error:
                 problem = error
+            except UsageError:
+                raise  # the set-up is wrong (an extra is missing, a script is none): asking again is no use
             except Exception as error:
                 problem = ModelNonsense("The model's client failed", received=f"{type(error).__name__}: {error}")
                 problem.__cause__ = error
