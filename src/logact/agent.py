@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -58,6 +60,7 @@ from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
 from logact.runtime.tail import Tail
 from logact.runtime.voter_host import VoterHost
+from logact.runtime.witnessing import WitnessKeeper
 from logact.tools import Toolbox
 from logact.voters.base import Voter, as_voters
 
@@ -122,7 +125,8 @@ class LogActAgent:
     pass. ``tools`` are functions with ``@tool``; ``model`` is any :class:`~logact.models.base.Model` or a name such
     as ``openai:gpt-4o``. ``secrets`` are values that the log, the model and the voters never see. ``answer_type``
     asks for a structured final answer (a type that ``msgspec`` can convert to). ``recovery`` says how failed actions
-    are tried again; without it the model is told of each failure.
+    are tried again; without it the model is told of each failure. ``witness`` is a file, elsewhere than the log, that
+    the head of the log is written to: the agent refuses to act on a log that lost what it says.
 
     Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
     """
@@ -147,6 +151,7 @@ class LogActAgent:
         checkpoint_every: int = 2000,
         takeover: bool = False,
         recovery: RetryRecovery | None = None,
+        witness: str | PathLike[str] | None = None,
     ) -> None:
         chosen = log if log is not None else shared_log
         if not isinstance(chosen, SharedLog):
@@ -183,6 +188,7 @@ class LogActAgent:
         self.checkpoint_every = checkpoint_every
         self.takeover = takeover
         self.recovery = recovery
+        self.witness = Path(witness) if witness is not None else None
         self._observers: list[Callable[[State, Entry], None]] = []
         self._parts: _Parts | None = None
         self._stack: AsyncExitStack | None = None
@@ -511,6 +517,8 @@ class LogActAgent:
             host.tail.observe(observer)
         try:
             await host.tail.start()
+            if parts.witness is not None:
+                parts.witness.check()
             spec = spec_for(
                 self.agent_id, self.model.name if self.model else "", self.system, self.tools.specs(), self.voters
             )
@@ -530,6 +538,8 @@ class LogActAgent:
             await parts.host.append([goodbye])
         except Exception as error:
             parts.farewell = error
+        if parts.witness is not None:
+            parts.witness.write()
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
@@ -641,6 +651,7 @@ class _Parts:
         self.proposer = Proposer(host, agent.tools, agent.secrets, decide_within_ms=agent.decide_within_ms)
         self.inline = Inline(host, self.voter_host, self.executor)
         self.checkpointer = Checkpointer(host, every=agent.checkpoint_every, voters=self.voter_host)
+        self.witness = WitnessKeeper(host, agent.witness) if agent.witness is not None else None
         self.own_run = 0
         self.farewell: Exception | None = None
 
@@ -672,6 +683,7 @@ class _Parts:
             self.executor.run(),
             self.recoverer.run(),
             self.checkpointer.run(),
+            *([self.witness.run()] if self.witness is not None else []),
         ]
 
 

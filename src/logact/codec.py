@@ -330,14 +330,39 @@ def erase_payload(body: bytes, index: int) -> bytes:
     return _encode(_Body(box.hash, box.head, payloads))
 
 
-def rebind(body: bytes, *, log: str, previous: str, erase: Sequence[int] = ()) -> EncodedRecord:
+def content_of(body: bytes) -> str:
+    """What ``EncodedRecord.content`` is of a stored record, as far as its payloads are still there."""
+    return digest(b"".join(bytes(kept.data) for kept in _decode_body(body).payloads if kept is not None))
+
+
+def damaged_payloads(body: bytes) -> list[int]:
+    """The places of the payloads that do not match their digests. Raises LogCorrupt if the head itself does not."""
+    try:
+        box = _decode_body(body)
+        head = _decode_head(box.head)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LogCorrupt("A stored record cannot be read", received=str(error)) from error
+    if digest(bytes(box.head)) != box.hash or len(head.entries) != len(box.payloads):
+        raise LogCorrupt("A record's head does not match its hash")
+    return [
+        place
+        for place, (entry, kept) in enumerate(zip(head.entries, box.payloads, strict=True))
+        if kept is not None and digest(kept.salt.encode() + bytes(kept.data)) != entry.digest
+    ]
+
+
+def rebind(body: bytes, *, log: str, previous: str, number: int = 0, erase: Sequence[int] = ()) -> EncodedRecord:
     """The same record as another log holds it: its own log id and predecessor, so another hash; payloads as they are.
 
-    ``erase`` are the places of payloads that the other log does not get. Raises LogCorrupt.
+    ``number`` is its new place in its writer's chain (0: as it is); ``erase`` are the places of payloads that the
+    other log does not get. Raises LogCorrupt.
     """
-    check_record(body)
+    damaged = [place for place in damaged_payloads(body) if place not in erase]
+    if damaged:
+        raise LogCorrupt("A record's payloads do not match their digests", received=f"entries {damaged}")
     box = _decode_body(body)
-    head = msgspec.structs.replace(_decode_head(box.head), log=log, previous=previous)
+    head = _decode_head(box.head)
+    head = msgspec.structs.replace(head, log=log, previous=previous, number=number or head.number)
     payloads = tuple(None if place in erase else kept for place, kept in enumerate(box.payloads))
     raw = _encode(head)
     record_hash = digest(raw)

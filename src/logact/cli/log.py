@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from logact.cli import describe, look
+from logact.cli import mending as _mending
 from logact.cli.common import F, json_option, put, put_json, with_log
 from logact.cli.entries import head, renderer, strips
 from logact.cli.stats import statistics, stats_json, stats_lines
@@ -359,3 +360,7 @@ def backup(log: str, file: str, as_json: bool) -> None:
         put_json(done)
     else:
         put(f"Wrote {look.size(Path(file).stat().st_size)} to {file}.")
+
+
+log_command.add_command(_mending.trim_command)
+log_command.add_command(_mending.repair_command)
