@@ -83,8 +83,11 @@ class Executor:
         for key, deadline in self.running.items():
             action = state.actions.get(key)
             if action is not None and action.cancel_wanted and key not in self._cancelled and deadline is not None:
+                try:
+                    deadline.reschedule(asyncio.get_running_loop().time())
+                except RuntimeError:
+                    continue  # the call has ended, or its time is over: its result is on the way
                 self._cancelled.add(key)
-                deadline.reschedule(asyncio.get_running_loop().time())
 
     def at_work(self, action_id: int = 0) -> bool:
         """Whether a thread still runs a tool (of this action, if given) although its call was given up."""
