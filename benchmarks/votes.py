@@ -69,7 +69,7 @@ def history(length: int) -> list[Entry]:
                 kind=type(payload).__name__,
                 payload=payload,
                 author=Author(role, AGENT, "one"),
-                time_ms=1_700_000_000_000 + place,
+                time_ms=1_700_000_000_000 + 1000 * place,
                 agent=AGENT,
                 run=RUN,
                 tool=tool,
@@ -83,7 +83,10 @@ def history(length: int) -> list[Entry]:
     run = add(Run(agent=AGENT, title="send the report to bob@example.org"), "client")
     add(Input(run=run, text="Read the report of this week and send it to bob@example.org."), "client")
     for number in range(length):
-        add(Inference(run=run, turn=number + 1, usage=Usage(input_tokens=100, output_tokens=10, cost_usd=0.001)), "driver")
+        add(
+            Inference(run=run, turn=number + 1, usage=Usage(input_tokens=100, output_tokens=10, cost_usd=0.001)),
+            "driver",
+        )
         intent = add(wanted(number), "driver", "send_mail")
         add(Started(intent=intent), "executor", "send_mail")
         add(Result(intent=intent, value={"sent": True, "number": number}), "executor", "send_mail")
@@ -108,10 +111,10 @@ def rules(name: str) -> ActionInterceptor:
     return ActionInterceptor(
         [
             ActionRule("no-delete", "deny", tool="delete_*"),
-            ActionRule("known", "deny", tool="send_mail", arguments={"to": {"matches": r".*@evil\.org"}}),
-            ActionRule("short", "deny", tool="send_mail", arguments={"subject": {"matches": r"x{200}"}}),
+            ActionRule("known", "deny", tool="send_mail", arguments={"to": {"full": r".*@evil\.org"}}),
+            ActionRule("short", "deny", tool="send_mail", arguments={"subject": {"full": r"x{200}"}}),
             ActionRule("paths", "deny", tool="write_file", arguments={"path": {"under": "/etc"}}),
-            ActionRule("many", "deny", tool="send_mail", more_than={"count": 1_000_000, "per": "run"}),
+            ActionRule("many", "deny", tool="send_mail", more_than={"count": 1000, "per": "minute"}),
         ],
         name=name,
     )
@@ -178,7 +181,7 @@ async def timed(voter: Voter, shown: list[LogEntry]) -> float:
     for entry in shown:
         began = time.perf_counter()
         answer = voter.check(entry)
-        vote: Any = await answer if not hasattr(answer, "approved") else answer  # type: ignore[misc]
+        vote: Any = await answer if not hasattr(answer, "approved") else answer
         times.append(time.perf_counter() - began)
         if vote.approved is False and voter.kind in ("rules", "resources"):
             raise SystemExit(f"{voter.name} rejected what it should approve: {vote.reason}")
