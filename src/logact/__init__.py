@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from logact.entry import Policy as Policy
     from logact.entry import Vote as Vote
     from logact.errors import LogActError as LogActError
+    from logact.introspection.semantic_recovery import SemanticRecovery as SemanticRecovery
     from logact.logs.base import SharedLog as SharedLog
     from logact.logs.url import open_log as open_log
     from logact.models import ScriptedModel as ScriptedModel
@@ -53,6 +54,7 @@ _FROM = {
     "RetryRecovery": "runtime.retry",
     "SafetyVoter": "voters",
     "ScriptedModel": "models",
+    "SemanticRecovery": "introspection.semantic_recovery",
     "SharedLog": "logs.base",
     "Tool": "tools",
     "ToolContext": "tools",

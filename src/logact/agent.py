@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -673,6 +673,10 @@ class _Parts:
             doubts=self.recoverer.doubts,
             waits=(lambda run: "") if wait else self.voter_host.waits,
         )
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """The parts beside the driver run meanwhile."""
+        return _running(*self.loops())
 
     def loops(self) -> list[Any]:
         """What runs beside the driver."""

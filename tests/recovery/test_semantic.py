@@ -1,0 +1,149 @@
+"""A model's recovery: what it may see, what it may propose, and what happens when it is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from logact.core.views import Action, LogEntry
+from logact.entry import Finding, Vote
+from logact.errors import UsageError
+from logact.introspection.semantic_recovery import SemanticOutcome, SemanticRecovery
+from logact.logs.memory import MemoryEngine
+from logact.models.base import ModelRequest
+from logact.models.scripted import ScriptedModel, call, turn_of
+from logact.runtime.retry import RetryRecovery
+from logact.tools import Tool, ToolError
+from logact.voters.base import Voter
+from tests.recovery.kit import Flaky, an_agent, entries, folded
+
+
+def plan(decision: str, *actions: dict[str, Any], reasoning: str = "because") -> Any:
+    """The model's answer."""
+    return call("answer", value={"decision": decision, "reasoning": reasoning, "actions": list(actions)})
+
+
+def world() -> tuple[Flaky, list[Tool]]:
+    """A tool that is down, one that looks, one that works instead."""
+    down = Flaky(*[ToolError("gone for good", kind="failed", definite=True) for _ in range(2)])
+
+    async def look() -> str:
+        """Look at the world."""
+        return "a: missing"
+
+    async def other(item: str) -> str:
+        """Do it otherwise."""
+        return f"{item} done otherwise"
+
+    return down, [down.tool, Tool(look, effect="read"), Tool(other, name="other", effect="idempotent")]
+
+
+async def recover(script: Any, **more: Any) -> tuple[SemanticOutcome, MemoryEngine, Flaky, ScriptedModel]:
+    """Fail an action, then recover with a model."""
+    engine = MemoryEngine()
+    down, tools = world()
+    voters = more.pop("voters", ())
+    model = ScriptedModel(script)
+    async with an_agent(engine, [], tools, voters=voters) as agent:
+        entry = await agent.propose_action(Action(tool="send", arguments={"item": "a"}))
+        await agent.validate_action(entry)
+        await agent.execute_action(entry)
+        outcome = await SemanticRecovery(model, **more).recover_with_introspection(agent)
+    return outcome, engine, down, model
+
+
+async def test_another_plan_after_a_look() -> None:
+    """The model looks through a read-only tool; its plan runs as ordinary actions, its reasoning is an entry."""
+    script = [
+        call("look"),
+        plan("alternative", {"tool": "other", "arguments": {"item": "a"}}, reasoning="send is gone"),
+    ]
+    outcome, engine, _, model = await recover(script)
+    assert outcome.ok
+    assert len(outcome.actions) == 1
+    state = await folded(engine)
+    assert state.actions[outcome.actions[0]].status == "executed"
+    findings = [one.payload for one in await entries(engine, "Finding")]
+    assert any(isinstance(one, Finding) and "send is gone" in one.message for one in findings)
+    shown = model.requests[0]
+    assert {tool.name for tool in shown.tools} == {"look", "answer"}
+    assert "gone for good" in shown.messages[0].text
+    assert not state.ignored
+
+
+async def test_retry_and_skip() -> None:
+    """A retry is an intent that names the failed action; a skip closes it."""
+    outcome, engine, down, _ = await recover([plan("retry")])
+    assert len(down.calls) == 2
+    assert outcome.decision == "retry"
+    outcome, engine, down, _ = await recover([plan("skip")])
+    assert outcome.ok
+    assert "skipped" in {one.status for one in (await folded(engine)).actions.values()}
+
+
+async def test_a_refused_plan_falls_back() -> None:
+    """The same voters judge a plan; when it is refused the plain mode takes over."""
+
+    class NotOther(Voter):
+        def check(self, entry: LogEntry) -> Vote:
+            return Vote(approved=entry.action.tool != "other", reason="not that way")
+
+    script = [plan("alternative", {"tool": "other", "arguments": {"item": "a"}})]
+    outcome, engine, _, _ = await recover(script, voters=[NotOther("no")], fallback="skip")
+    assert "not that way" in outcome.fell_back
+    assert "skipped" in {one.status for one in (await folded(engine)).actions.values()}
+    assert not outcome.actions
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ["I think it is fine."] * 20,
+        [plan("alternative")] * 20,
+        [plan("alternative", {"tool": "nothing"})] * 20,
+        [call("look")] * 50,
+        [],
+    ],
+    ids=["text", "no actions", "unknown tool", "never answers", "model fails"],
+)
+async def test_nonsense_falls_back_within_its_limits(script: Any) -> None:
+    """Whatever the model says or does not say, it ends, and the plain mode takes over."""
+    fast = RetryRecovery(base_delay=0.001, by_class={"failed": RetryRecovery(base_delay=0.001).rules["transient"]})
+    outcome, _, down, model = await recover(script, turns_max=5, fallback=fast)
+    assert outcome.fell_back
+    assert model.asked <= 8
+    assert len(down.calls) == 3, "two tries of the plain mode"
+
+
+async def test_a_plan_that_did_not_do_it_is_found_out() -> None:
+    """The check is asked of the world, not of the model."""
+    script = [plan("alternative", {"tool": "other", "arguments": {"item": "a"}})]
+    outcome, _, _, _ = await recover(script, check=lambda: "a is still missing")
+    assert outcome.fell_back == "the check says: a is still missing"
+
+
+async def test_only_reads_are_for_looking() -> None:
+    """A tool that changes something cannot be given to the recovering model."""
+    with pytest.raises(UsageError, match="only read"):
+        await recover([plan("skip")], tools=["other"])
+
+
+async def test_the_history_is_bounded() -> None:
+    """Thousands of actions fit into the limit, the newest and the sums among them."""
+    engine = MemoryEngine()
+    tool = Flaky()
+    model = ScriptedModel(lambda request: plan("skip") if turn_of(request) else "hm")
+    seen: list[ModelRequest] = []
+    async with an_agent(engine, [], [tool.tool]) as agent:
+        for number in range(150):
+            entry = await agent.propose_action(Action(tool="send", arguments={"item": f"item {number}"}))
+            await agent.validate_action(entry)
+            await agent.execute_action(entry)
+        await SemanticRecovery(model, history_chars_max=3000, turns_max=2).recover_with_introspection(agent)
+        seen += model.requests
+    text = seen[0].messages[0].text
+    assert len(text) < 3200
+    assert "send executed: 150" in text
+    assert "item 149" in text
+    assert "item 3 " not in text
