@@ -347,6 +347,49 @@ def test_a_cancel_before_the_start_is_final() -> None:
     assert stage.effects == []
 
 
+def test_a_cancel_of_an_attempt_that_a_crash_interrupted_is_told_as_unknown() -> None:
+    """Was told to the model as cancelled before it ran: that was a guess, and wrong."""
+    stage = Stage()
+
+    async def main() -> None:
+        judges(stage)
+        stage.world.hooks["executor", "after_effect"] = lambda: stage.world.kill("executor")
+        stage.world.start("executor", stage.part(play_executor))
+        stage.world.start("recoverer", stage.part(play_recoverer))
+        stage.world.start("driver", stage.part(play_driver, [[call("put", item="one")], "done"]))
+        await stage.pass_time(0.1)
+        begin(stage)
+        await stage.until(lambda: stage.effects and stage.action("one").restart_allowed)
+        stage.write(Cancel(intent=stage.action("one").id, reason="no more"), "operator")
+        await stage.until(lambda: stage.heard)
+
+    stage.play(main)
+    assert stage.has("one", "superseded")
+    assert stage.effects == ["one"]
+    assert stage.heard == ["CANCELLED: no more. It had been started, and it is UNKNOWN whether it happened."]
+
+
+def test_a_cancel_that_comes_after_the_end_of_the_call_is_too_late() -> None:
+    """Was ending the whole process: a call that has ended cannot be interrupted any more."""
+    stage = Stage()
+
+    def cancel() -> None:
+        stage.write(Cancel(intent=stage.action("one").id, reason="too late"), "operator")
+
+    async def main() -> None:
+        judges(stage)
+        stage.world.hooks["executor", "before_result"] = cancel
+        stage.world.start("executor", stage.part(play_executor))
+        stage.world.start("driver", stage.part(play_driver, ONE))
+        await stage.pass_time(0.1)
+        begin(stage)
+        await stage.until(lambda: any(run.status == "finished" for run in stage.state.runs.values()))
+
+    stage.play(main)
+    assert stage.has("one", "executed")
+    assert stage.world.lives["executor"] == 1
+
+
 def test_an_unknown_critical_entry_stops_acting_and_not_reading() -> None:
     """After it nothing is decided or started by anybody, and every fold goes on."""
     stage = Stage()

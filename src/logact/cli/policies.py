@@ -139,7 +139,13 @@ def _lines(found: Backtest) -> list[str]:
 
 @click.group("rules")
 def rules_command() -> None:
-    """Look at rules before they are in force: `check` them, or `explain` what they say about an action."""
+    """Look at rules before they are in force: `check` them, or `explain` what they say about an action.
+
+    \b
+    Examples:
+      logact rules check rules.toml
+      logact rules explain rules.toml send '{"to": "eve@else.org"}'
+    """
 
 
 @rules_command.command("check")

@@ -127,7 +127,7 @@ class Transcript:
         if isinstance(payload, Expiry):
             return f"REJECTED before it ran (action {payload.intent}): {payload.reason}.", True, ()
         if isinstance(payload, Cancel):
-            return f"CANCELLED before it ran: {payload.reason or 'an operator took it back'}.", True, ()
+            return self._cancelled(payload), True, ()
         if isinstance(payload, Recovery):
             return _recovered(payload)
         if isinstance(payload, Undone):
@@ -137,6 +137,16 @@ class Transcript:
         if isinstance(payload, Output):
             return "Your answer was delivered.", False, ()
         return f"settled by a {entry.kind}", False, ()
+
+    def _cancelled(self, cancel: Cancel) -> str:
+        """A cancel may meet an attempt that a crash interrupted: then nobody knows, and the model is told so."""
+        reason = cancel.reason or "an operator took it back"
+        action = self.host.state.actions.get(cancel.intent)
+        if action is None:
+            return f"CANCELLED: {reason}."
+        if action.attempts:
+            return f"CANCELLED: {reason}. It had been started, and it is UNKNOWN whether it happened."
+        return f"CANCELLED before it ran: {reason}."
 
     async def _value(self, result: Result) -> str:
         value = result.value

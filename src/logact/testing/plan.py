@@ -13,7 +13,7 @@ import msgspec
 
 Form = Literal["inline", "decoupled", "own"]
 Fate = Literal["lost", "committed_then_error", "error_then_committed", "slow", "unavailable"]
-EventKind = Literal["kill", "stop", "cut", "jump", "pause", "forge"]
+EventKind = Literal["kill", "stop", "cut", "jump", "pause", "forge", "cancel", "policy"]
 
 FATES: tuple[Fate, ...] = ("lost", "committed_then_error", "error_then_committed", "slow", "unavailable")
 VOTER_FAULTS = ("raise", "nonsense", "silent", "slow")
@@ -82,7 +82,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return eager if eager and dice.random() < 0.85 else dice.choice(names)
 
         rough = dice.choice((0, 1, 2, 4))  # a quarter of the plans are nearly free of faults
-        kinds: tuple[EventKind, ...] = ("kill", "kill", "stop", "cut", "jump", "pause", "forge", "forge")
+        kinds: tuple[EventKind, ...] = ("kill", "kill", "stop", "cut", "jump", "pause", "forge", "cancel", "policy")
         return cls(
             schedule=1 + dice.randrange(2**31),
             form=form,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from logact.agent import LogActAgent
+from logact.core.machine import ANSWER
 from logact.core.views import Action
-from logact.entry import Control, Input, NewEntry, Recovery, Run, own
+from logact.entry import Cancel, Control, Input, NewEntry, Payload, Recovery, Run, own
 from logact.errors import ActionRejected, AgentBusy, InDoubt, LogError, RunFinished
 from logact.logs.base import SharedLog
 from logact.runtime.assembly import (
@@ -180,6 +181,22 @@ class Programs:
     async def _carry_out(self, host: Host) -> None:
         while self.sim.controls:
             verb, scope = self.sim.controls[0]
-            control = Control(verb=verb, scope=scope)  # type: ignore[arg-type]
-            await host.append([NewEntry(payload=control, role="operator", name="person", agent=AGENT)])
+            order = self._order(host, verb, scope)
+            if order is not None:
+                await host.append([NewEntry(payload=order, role="operator", name="person", agent=AGENT)])
             self.sim.controls.pop(0)
+
+    @staticmethod
+    def _order(host: Host, verb: str, scope: str) -> Payload | None:
+        """What the person is to write, if there is anything to write it about."""
+        state = host.state
+        if verb == "cancel":
+            waiting = [key for key in state.open_actions if state.actions[key].intent.tool != ANSWER]
+            return Cancel(intent=waiting[0], reason="on second thoughts") if waiting else None
+        if verb == "policy":
+            now = state.policy_of(AGENT)
+            if now is None:
+                return None
+            version = now.version
+            return msgspec.structs.replace(now, version=version + 1, expected=version, binding=True, note="again")
+        return Control(verb="pause" if verb == "pause" else "resume", scope=scope)

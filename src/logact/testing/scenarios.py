@@ -15,6 +15,7 @@ from logact.agent import LogActAgent
 from logact.core.state import Action, State
 from logact.entry import Entry, NewEntry, Payload, Role
 from logact.logs.base import SharedLog
+from logact.models.base import ModelRequest
 from logact.models.scripted import Reply, ScriptedModel
 from logact.runtime.entering import policy_for
 from logact.testing.forging import append_raw
@@ -34,6 +35,7 @@ class Stage(Simulation):
 
     def __init__(self, plan: Plan | None = None) -> None:
         super().__init__(plan or Plan(schedule=5))
+        self.heard: list[str] = []
 
     @property
     def state(self) -> State:
@@ -142,8 +144,9 @@ def _counted(stage: Stage, name: str, turns: Sequence[Reply]) -> ScriptedModel:
     """A scripted model; ``stage.town.asked`` counts how often it was asked for each turn."""
 
     def reply(turn: int) -> Callable[[Any], Reply]:
-        def answer(_: Any) -> Reply:
+        def answer(request: ModelRequest) -> Reply:
             stage.town.asked[name, turn] += 1
+            stage.heard = [message.text for message in request.messages if message.role == "tool"]
             return turns[turn]
 
         return answer

@@ -134,6 +134,9 @@ class Simulation:
             scope = "log" if event.amount < 2 else f"agent:{AGENT}"
             self.controls.append(("pause", scope))
             world.later(event.amount, self.controls.append, ("resume", scope))
+        elif kind in ("cancel", "policy"):
+            world.count(kind)
+            self.controls.append((kind, ""))
         elif kind == "forge":
             forge(self.checker, self.log, event.amount)
 

@@ -151,7 +151,7 @@ class Town:
         """What the model is told about its calls has to be in the log."""
         items = {made.id: str(made.arguments.get("item", "")) for said in request.messages for made in said.calls}
         for message in request.messages:
-            if message.role == "tool" and message.text.startswith(("REJECTED", "CANCELLED", "STOPPED")):
+            if message.role == "tool" and message.text.startswith(("REJECTED", "CANCELLED before", "STOPPED before")):
                 self.told_refused(items.get(message.call_id, ""))
 
     def told_refused(self, item: str) -> None:
