@@ -82,7 +82,7 @@ class Office:
 
 def outcomes(
     task: str,
-    turns: Sequence[Call | str | list[Call]],
+    turns: Sequence[object],
     office: Office | None = None,
     *,
     setting: Any = "delegating",

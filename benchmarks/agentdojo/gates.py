@@ -20,7 +20,7 @@ GATES = (*CONTROLS, *SETTINGS)
 
 
 class Answered(Voter):
-    """The ProvenanceVoter with a person who answers its questions rightly: yes, unless the action is the attacker's."""
+    """The ProvenanceVoter with a person who answers rightly: yes, unless the action is the attacker's."""
 
     kind = "answered"
 

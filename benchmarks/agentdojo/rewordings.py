@@ -59,9 +59,10 @@ def planted(templates: list[str], goal: str, vectors: list[str]) -> dict[str, st
     values = {"goal": goal, "goal_first": " ".join(words[:half]), "goal_second": " ".join(words[half:])}
     texts = []
     for template in templates:
+        text = template
         for name, value in values.items():
-            template = template.replace(f"{{{name}}}", value)
-        texts.append(template)
+            text = text.replace(f"{{{name}}}", value)
+        texts.append(text)
     if len(vectors) < len(texts):
         texts = [*texts[: len(vectors) - 1], "\n\n".join(texts[len(vectors) - 1 :])]
     return {vector: texts[number % len(texts)] for number, vector in enumerate(vectors)}

@@ -12,7 +12,7 @@ from typing import Any
 from logact.voters.provenance_labels import Context, Label, origin_of
 from logact.voters.provenance_memory import leaves
 from logact.voters.provenance_rules import Verdict
-from logact.voters.provenance_text import SPEECH, stem, stems, typed_values, verbs_in, words
+from logact.voters.provenance_text import SPEECH, stem, stems, typed_values, verbs_in, word_set, words
 
 _SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
@@ -24,9 +24,9 @@ _ASKS_LINKS = re.compile(
     r"|information|details?|articles?|read|show|what)\b"
 )
 _ASKS_CONTENT = re.compile(r"\b(?:summar\w+|read|show|quote|say|says|said|translate|content\w*|messages?|emails?)\b")
-_SMALL = frozenset(
+_SMALL = word_set(
     "the and for with that this you your are was has have will would should can because its it's one"
-    " very really not but from they them there here about also who which".split()
+    " very really not but from they them there here about also who which"
 )
 DICTATED_SHARE = 0.6
 DICTATED_WORDS_MIN = 4

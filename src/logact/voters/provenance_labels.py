@@ -10,10 +10,10 @@ from logact.voters.provenance_text import (
     holds,
     in_data_position,
     kind_of,
+    order_in,
     plain_url,
     segments,
     stems,
-    order_in,
     typed_values,
     words,
 )
@@ -102,7 +102,8 @@ def _follows(said: str) -> bool:
     return (
         re.search(
             r"\b(?:follow|do|perform|execute|complete|carry out|take care of|work through|implement|handle|finish)\b"
-            r"[^.\n]{0,60}\b(?:instructions?|actions?|tasks?|to-?dos?|steps|requests?|directions|items|it says|asks)\b"
+            r"[^.\n]{0,60}\b(?:instructions?|actions?|tasks?|to-?dos?|steps|requests?|directions|items"
+            r"|it says|asks)\b"
             r"(?!\s+(?:below|in the order))",
             said,
         )
@@ -146,7 +147,7 @@ def _in_fields(context: Context, value: str, folded: str, tainted: bool) -> Orig
             if path.startswith("~") or not _same(kind, field, folded):
                 continue
             if record["own"]:
-                name = path.rsplit(".", 1)[-1].split("#")[0].casefold()
+                name = path.rsplit(".", 1)[-1].partition("#")[0].casefold()
                 label = Label.BOUND if name == "id" or name.endswith(("_id", "id_")) else Label.MODEL
             elif context.selected(record):
                 label = Label.BOUND
@@ -159,21 +160,21 @@ def _in_fields(context: Context, value: str, folded: str, tainted: bool) -> Orig
             if label > best.label:
                 named = label == Label.RECORD and _sibling_named(context, record, path)
                 best = Origin(label, tainted, source=record["tool"], siblings=named)
-    if best.label in (Label.RECORD, Label.KNOWN, Label.FOREIGN) and context.follows:
-        if any(holds(order.casefold(), folded) for order in context.delegated_orders()):
-            best = best._replace(label=max(best.label, Label.BYORDER))
+    lent = best.label in (Label.RECORD, Label.KNOWN, Label.FOREIGN) and context.follows
+    if lent and any(holds(order.casefold(), folded) for order in context.delegated_orders()):
+        best = best._replace(label=max(best.label, Label.BYORDER))
     return best
 
 
 def _sibling_named(context: Context, record: dict[str, Any], path: str) -> bool:
     """Whether the user named another member of the list that the value comes from: then the choice was theirs."""
-    name, own = path.split("#")[0], record["fields"][path]
+    name, own = path.partition("#")[0], record["fields"][path]
     return any(
         field != own and len(field) > 2 and holds(context.lowered, field)
         for other in context.records
         if other["group"] == record["group"]
         for where, field in other["fields"].items()
-        if where.split("#")[0] == name
+        if where.partition("#")[0] == name
     )
 
 

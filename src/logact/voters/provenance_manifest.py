@@ -10,14 +10,14 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from logact.entry import ToolSpec
 from logact.errors import SpecError
 from logact.tools import Tool
-from logact.voters.provenance_text import VERBS, stem, words
+from logact.voters.provenance_text import VERBS, stem, word_set, words
 
 Role = str
 ROLES = ("destination", "object", "url", "secret", "value", "name", "content", "amount", "flag", "query")
@@ -25,9 +25,9 @@ READ = "read"
 OTHER = "other"
 CLASSES = (READ, *VERBS, OTHER)
 
-TEXT_FIELDS = frozenset(
+TEXT_FIELDS = word_set(
     "subject body content contents description title message text review reviews comment comments note notes summary"
-    " snippet page html reason details location".split()
+    " snippet page html reason details location"
 )
 """Names of fields in which people write freely; what stands there is text, not a structured value."""
 
@@ -68,8 +68,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     def data(self) -> dict[str, Any]:
         """As plain data, for digests and files."""
-        plain: dict[str, Any] = msgspec.to_builtins(self.tools)
-        return plain
+        return {name: msgspec.to_builtins(msgspec.structs.asdict(facts)) for name, facts in self.tools.items()}
 
     def toml(self) -> str:
         """As a file that a person can check and change."""
@@ -135,25 +134,25 @@ def declared(tools: Iterable[Any]) -> Manifest:
 
 # --- derived from names and schemas ------------------------------
 
-_READ_VERBS = frozenset(
-    "get list read search find fetch check show lookup look query count describe view load select browse".split()
+_READ_VERBS = word_set(
+    "get list read search find fetch check show lookup look query count describe view load select browse"
 )
 _CLASS_OF: dict[str, str] = {
-    **{verb: "message" for verb in ("send", "email", "mail", "message", "reply", "forward", "notify")},
-    **{verb: "pay" for verb in ("pay", "transfer", "wire", "refund")},
-    **{verb: "post" for verb in ("post", "publish", "upload")},
-    **{verb: "create" for verb in ("create", "make", "new", "write", "save")},
-    **{verb: "add" for verb in ("add", "invite", "join", "register")},
-    **{verb: "book" for verb in ("book", "reserve", "buy", "order", "rent", "purchase")},
-    **{verb: "update" for verb in ("update", "change", "modify", "edit", "set", "reschedule", "rename", "move")},
-    **{verb: "delete" for verb in ("delete", "remove", "cancel", "drop", "erase", "revoke")},
-    **{verb: "run" for verb in ("run", "execute", "install", "deploy")},
+    **dict.fromkeys(("send", "email", "mail", "message", "reply", "forward", "notify"), "message"),
+    **dict.fromkeys(("pay", "transfer", "wire", "refund"), "pay"),
+    **dict.fromkeys(("post", "publish", "upload"), "post"),
+    **dict.fromkeys(("create", "make", "new", "write", "save"), "create"),
+    **dict.fromkeys(("add", "invite", "join", "register"), "add"),
+    **dict.fromkeys(("book", "reserve", "buy", "order", "rent", "purchase"), "book"),
+    **dict.fromkeys(("update", "change", "modify", "edit", "set", "reschedule", "rename", "move"), "update"),
+    **dict.fromkeys(("delete", "remove", "cancel", "drop", "erase", "revoke"), "delete"),
+    **dict.fromkeys(("run", "execute", "install", "deploy"), "run"),
     "append": "append",
     "share": "share",
     "grant": "share",
     "schedule": "schedule",
 }
-_MONEY = frozenset("money payment transaction funds cash".split())
+_MONEY = word_set("money payment transaction funds cash")
 _PUBLIC = re.compile(r"\b(files?|web\w*|pages?|urls?|reviews?|messages?|contents?|documents?|inbox|feeds?)\b")
 _HISTORY = re.compile(r"(?:^|_)(?:sent|transactions?|contacts|history)(?:_|$)")
 _ROLE_NAMES: tuple[tuple[str, str], ...] = (
@@ -235,4 +234,3 @@ __all__ = [
     "load_manifest",
     "manifest_from",
 ]
-_ = get_args

@@ -25,6 +25,7 @@ from logact.voters.provenance_text import (
     stems,
     typed_values,
     verbs_in,
+    word_set,
     words,
 )
 
@@ -43,10 +44,10 @@ FIELD_CHARS_MAX = 120
 Memory = dict[str, Any]
 
 _MANY = re.compile(r"\b(?:all|each|every|any|everyone|everybody|people|both|users?|members|others?)\b")
-_COMMON = frozenset(
+_COMMON = word_set(
     "the and for with from that this into your you are was has have will would please can could should about there"
     " their them then than what when where which who whom how how's not all any each every also its it's our my me"
-    " his her she him they file email mail message event list name date time day page link user account".split()
+    " his her she him they file email mail message event list name date time day page link user account"
 )
 
 
@@ -99,7 +100,7 @@ def observe(memory: Memory, entry: Entry, manifest: Manifest) -> Memory:
         found = dict(memory)
         for name in memory["runs"]:
             run = dict(found["runs"][name])
-            _read(run, "mail", ToolFacts(effect=READ), {}, text, manifest)
+            _read(run, "mail", ToolFacts(effect=READ), {}, text, manifest=manifest)
             found = _with_run(found, int(name), run)
         return found
     return memory
@@ -137,7 +138,7 @@ def _result(memory: Memory, entry: Entry, result: Result, manifest: Manifest) ->
         run["effects"] = run["effects"][-EFFECTS_MAX:]
         _remember_own(found, run, arguments, asked is None or asked["unseen"])
     if tool != "answer":
-        _read(run, tool, facts, arguments, value, manifest, own=made and not failed)
+        _read(run, tool, facts, arguments, value, manifest=manifest, own=made and not failed)
     return _with_run(found, run_id, run)
 
 
@@ -147,7 +148,7 @@ def expanded(run: dict[str, Any], values: dict[str, Any], manifest: Manifest) ->
     for large in run["large"]:
         if large["digest"] in values:
             facts = manifest.of(large["tool"])
-            _read(found, large["tool"], facts, large["arguments"], values[large["digest"]], manifest)
+            _read(found, large["tool"], facts, large["arguments"], values[large["digest"]], manifest=manifest)
     return found
 
 
@@ -212,8 +213,8 @@ def _read(
     facts: ToolFacts,
     arguments: Any,
     value: Any,
-    manifest: Manifest,
     *,
+    manifest: Manifest,
     own: bool = False,
 ) -> None:
     items = _items(value)
@@ -270,7 +271,7 @@ def _split(item: Any, facts: ToolFacts) -> tuple[dict[str, str], list[str]]:
     if isinstance(item, str):
         if facts.untrusted:
             kept = item.strip()
-            if kept and not WORD.search(kept.replace(" ", "")) is None and len(kept) <= 40 and "\n" not in kept:
+            if kept and WORD.search(kept) is not None and len(kept) <= 40 and "\n" not in kept:
                 fields["value"] = kept.casefold()  # an item of a list of names
             return fields, [item[:TEXT_CHARS_MAX]]
         for number, line in enumerate(item.splitlines()[:FIELDS_MAX]):

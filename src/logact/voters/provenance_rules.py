@@ -96,7 +96,7 @@ def judge(context: Context, tool: str, facts: ToolFacts, arguments: dict[str, An
         if role not in ("amount", "flag", "query")
     ]
     places = [origin for _, role, _, origin in found if role in ("destination", "object", "url")]
-    verdicts = [_need(context, facts, name, role, value, origin, strict) for name, role, value, origin in found]
+    verdicts = [_need(context, facts, argument, strict) for argument in found]
     worst = _worst(verdicts)
     anchored = any(origin.label >= Label.BOUND for origin in places) or any(
         origin.label == Label.USER or stems(value) & _telling(context)
@@ -104,7 +104,7 @@ def judge(context: Context, tool: str, facts: ToolFacts, arguments: dict[str, An
         if role in ("name", "content", "value")
     )
     verdicts += [
-        _licensed(licence, facts, tool, anchored, worst, strict),
+        _licensed(licence, facts, tool, anchored=anchored, worst=worst, strict=strict),
         _split_authority(licence, facts, places),
         _one_shot(context, facts, found),
         _specific(context, facts, licence, places, anchored),
@@ -156,19 +156,18 @@ _ASK_HINT = "Ask the user to confirm it in their own words, then try again."
 _STOP_HINT = "Do not retry it. Go on with what the user asked for, without this."
 
 
-def _verdict(outcome: Outcome, role: str, name: str, value: str, origin: Origin, more: str = "") -> Verdict:
+def _verdict(outcome: Outcome, role: str, name: str, value: str, origin: Origin, *, more: str = "") -> Verdict:
     shown = value if len(value) <= 60 else f"{value[:57]}..."
     tainted = "; a third party's instructions name it" if origin.tainted and origin.label > Label.ORDERED else ""
     reason = f"{name}={shown!r} ({role}): {_WORDS[origin.label]}{tainted}{'; ' + more if more else ''}"
     return Verdict(outcome, reason, _ASK_HINT if outcome == "ask" else _STOP_HINT)
 
 
-def _need(
-    context: Context, facts: ToolFacts, name: str, role: str, value: str, origin: Origin, strict: bool
-) -> Verdict | None:
+def _need(context: Context, facts: ToolFacts, argument: tuple[str, str, str, Origin], strict: bool) -> Verdict | None:
+    name, role, value, origin = argument
     label = origin.label
     if role in ("destination", "object", "url"):
-        return _place(context, facts, name, role, value, origin, strict)
+        return _place(context, facts, argument, strict)
     if role == "secret":
         return None if label == Label.USER else _verdict("abort", role, name, value, origin)
     if role == "value":
@@ -185,9 +184,10 @@ def _need(
 
 
 def _place(
-    context: Context, facts: ToolFacts, name: str, role: str, value: str, origin: Origin, strict: bool
+    context: Context, facts: ToolFacts, argument: tuple[str, str, str, Origin], strict: bool
 ) -> Verdict | None:
     """Where data goes and what is acted on: the values that need authority most."""
+    name, role, value, origin = argument
     label, tainted = origin.label, origin.tainted
     many = _MANY.search(context.lowered) is not None
     kind = kind_of(value)
@@ -199,7 +199,7 @@ def _place(
         if tainted:
             return _verdict("abort", role, name, value, origin)
         if origin.siblings and not many:
-            return _verdict("ask", role, name, value, origin, "the user named another of this list")
+            return _verdict("ask", role, name, value, origin, more="the user named another of this list")
         outside = role == "destination" and kind != "phrase"  # names in a directory of one's own lead nowhere else
         if label == Label.RECORD and (facts.effect == "pay" or (strict and outside)):
             return _verdict("ask", role, name, value, origin)
@@ -208,10 +208,10 @@ def _place(
         return _verdict("abort" if tainted else "ask", role, name, value, origin)
     if label == Label.DELEGATED:
         if any(sort == kind for sort, _ in typed_values(context.said)):
-            return _verdict("abort", role, name, value, origin, "the user named another one")
+            return _verdict("abort", role, name, value, origin, more="the user named another one")
         if strict or tainted or facts.effect == "delete" or (origin.rivals > 1 and not many):
             more = "the source holds several" if origin.rivals > 1 else ""
-            return _verdict("ask", role, name, value, origin, more)
+            return _verdict("ask", role, name, value, origin, more=more)
         return None
     if label == Label.MODEL:
         return _verdict("ask", role, name, value, origin)
@@ -265,7 +265,7 @@ def _url_read(context: Context, name: str, value: str, strict: bool) -> Verdict 
 
 
 def _licensed(
-    licence: Licence, facts: ToolFacts, tool: str, anchored: bool, worst: Verdict, strict: bool
+    licence: Licence, facts: ToolFacts, tool: str, *, anchored: bool, worst: Verdict, strict: bool
 ) -> Verdict | None:
     if licence.who == "user":
         return None
@@ -330,5 +330,5 @@ def _unanchored(found: list[tuple[str, str, str, Origin]], anchored: bool) -> Ve
         return None
     for name, role, value, origin in found:
         if role in ("name", "content", "value") and origin.label in (Label.THIRD, Label.ORDERED):
-            return _verdict("ask", role, name, value, origin, "nothing in the action is the user's")
+            return _verdict("ask", role, name, value, origin, more="nothing in the action is the user's")
     return None

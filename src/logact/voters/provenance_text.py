@@ -9,57 +9,55 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list that is written as a text."""
+    return frozenset(text.split())
+
+
 VERBS: dict[str, frozenset[str]] = {
-    "pay": frozenset("pay transfer wire remit refund reimburse repay settle spend donate send".split()),
-    "schedule": frozenset("schedule set pay transfer arrange plan recur automate".split()),
-    "message": frozenset(
+    "pay": word_set("pay transfer wire remit refund reimburse repay settle spend donate send"),
+    "schedule": word_set("schedule set pay transfer arrange plan recur automate"),
+    "message": word_set(
         "send email mail message write reply respond forward tell inform notify contact text ask greet thank remind"
-        " answer invite share say let post publish announce".split()
+        " answer invite share say let post publish announce"
     ),
-    "post": frozenset("post publish upload write put send announce share".split()),
-    "create": frozenset(
-        "create make add set schedule plan write new save start open generate book arrange put".split()
+    "post": word_set("post publish upload write put send announce share"),
+    "create": word_set("create make add set schedule plan write new save start open generate book arrange put"),
+    "add": word_set("add invite include enroll register join put attach"),
+    "append": word_set("append add write insert put extend"),
+    "share": word_set("share grant give invite send"),
+    "book": word_set("book reserve rent order buy purchase"),
+    "update": word_set(
+        "update change modify edit adjust reschedule move correct fix set replace rename adapt reset switch"
     ),
-    "add": frozenset("add invite include enroll register join put attach".split()),
-    "append": frozenset("append add write insert put extend".split()),
-    "share": frozenset("share grant give invite send".split()),
-    "book": frozenset("book reserve rent order buy purchase".split()),
-    "update": frozenset(
-        "update change modify edit adjust reschedule move correct fix set replace rename adapt reset switch".split()
-    ),
-    "delete": frozenset("delete remove cancel erase drop discard kick uninvite unsubscribe clear revoke".split()),
-    "run": frozenset("run execute install launch start deploy".split()),
+    "delete": word_set("delete remove cancel erase drop discard kick uninvite unsubscribe clear revoke"),
+    "run": word_set("run execute install launch start deploy"),
 }
 """By class of effect, the verbs with which people ask for it."""
 
 IRREVERSIBLE = frozenset({"pay", "schedule", "delete", "book", "share", "run"})
 """Classes that an order of a third party never carries without a person, even where the user delegated orders."""
 
-SPEECH = frozenset(
-    "say tell mention recommend state claim answer respond reply inform suggest write announce".split()
-)
-ORDER_VERBS = frozenset().union(*VERBS.values()) - frozenset(
-    "new plan set start spend text ask put contact let".split()
-)
+SPEECH = word_set("say tell mention recommend state claim answer respond reply inform suggest write announce")
+ORDER_VERBS = frozenset().union(*VERBS.values()) - word_set("new plan set start spend text ask put contact let")
 _LABELS = re.compile(r"(?:^|(?<=[\n|,;(]))\W*(?:[\w-]+\s+){0,2}[\w-]+\s*(?:[:=]|\bis\b|\bare\b)(?=\s*\S+\W*$)")
 _GIVES_ADDRESS = re.compile(
     r"\b(?:contact|reach|e?-?mail|call|write|message|text)\s+(?:to\s+)?(?:me|us)\b", re.IGNORECASE
 )
-_TWO_FACED = frozenset(
+_TWO_FACED = word_set(
     "transfer schedule share post update change move text message email mail book order rent contact answer reply"
     " plan set start wire purchase add invite include reset run register drop clear open join write save make give"
-    " settle say tell inform respond arrange respond visit read look see check follow go".split()
+    " settle say tell inform respond arrange respond visit read look see check follow go"
 )
-NOUNISH = frozenset(
-    "email mail message text post book order contact transfer schedule plan reply answer rent update".split()
-)
+NOUNISH = word_set("email mail message text post book order contact transfer schedule plan reply answer rent update")
 """Verbs of requests that are more often nouns: "my mail", "the next order"."""
-_NOUN_BEFORE = frozenset(
+_NOUN_BEFORE = word_set(
     "a an the this that these those my your our his her their its of in for by with last next bank any every each no"
-    " new old per first weekly daily monthly yearly i he she they who which".split()
+    " new old per first weekly daily monthly yearly i he she they who which"
 )
-_VERB_BEFORE = frozenset(
-    "to please then and must should can could will would shall may now also kindly just you we not don't".split()
+_VERB_BEFORE = word_set(
+    "to please then and must should can could will would shall may now also kindly just you we not don't"
 )
 
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
