@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from logact.tools import tool as tool
     from logact.voters import ActionInterceptor as ActionInterceptor
     from logact.voters import ActionRule as ActionRule
+    from logact.voters import HumanVoter as HumanVoter
+    from logact.voters import ResourceVoter as ResourceVoter
     from logact.voters import SafetyVoter as SafetyVoter
+    from logact.voters import SemanticVoter as SemanticVoter
     from logact.voters import Voter as Voter
 
 __version__ = "0.1.0"
@@ -52,7 +55,10 @@ _FROM = {
     "LogEntry": "core.views",
     "Policy": "entry",
     "RetryRecovery": "runtime.retry",
+    "HumanVoter": "voters",
+    "ResourceVoter": "voters",
     "SafetyVoter": "voters",
+    "SemanticVoter": "voters",
     "ScriptedModel": "models",
     "SemanticRecovery": "introspection.semantic_recovery",
     "SharedLog": "logs.base",
@@ -67,7 +73,7 @@ _FROM = {
     "tool": "tools",
 }
 
-__all__ = [*sorted(_FROM), "__version__"]
+__all__ = [*sorted(_FROM), "__version__"]  # noqa: PLE0604 - computed from the table above, strings all
 
 
 def __getattr__(name: str) -> Any:

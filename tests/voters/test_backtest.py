@@ -320,3 +320,28 @@ def test_drafts_leave_out_what_is_no_plain_value() -> None:
     script = kit.Script()
     action = script.propose(script.begin(kit.all_open()), arguments={"a": 1, "b": [1], "c": "", "d": "x"})
     assert draft_rule(action, "deny")["arguments"] == {"a": 1, "d": "x"}
+
+
+def test_a_run_that_does_not_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`logact run --no-wait` ends with exit code 8 and says for whom it waits; approved, it goes on."""
+    (tmp_path / "kit.py").write_text(
+        "from logact import tool\n"
+        "@tool(effect='irreversible')\n"
+        "def pay(amount: int) -> str:\n"
+        "    '''Pay.'''\n"
+        "    return 'paid'\n"
+    )
+    (tmp_path / "script.json").write_text('[{"calls": [{"call": "pay", "arguments": {"amount": 5}}]}, "done"]')
+    spec = tmp_path / "logact.toml"
+    spec.write_text(
+        '[agent]\nname = "ops"\nmodel = "scripted:script.json"\n[[tools]]\nuse = "kit.py:pay"\n'
+        '[[voters]]\nuse = "human"\noptions = {approvers = ["alice"]}\n'
+        '[policy]\nneed = {cases = [{tool = "pay", need = "human"}], else = {open = "answers"}}\n'
+    )
+    assert main(["run", str(spec), "shop", "--no-wait"]) == 8
+    assert "waits for the approval of alice" in capsys.readouterr().err
+    assert main(["approve", str(spec), "--json"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert main(["approve", str(spec), str(one["action"]), "--as", "alice"]) == 0
+    assert main(["run", str(spec), "shop", "--no-wait"]) == 0
+    assert "done" in capsys.readouterr().out

@@ -28,6 +28,7 @@ from logact.spec import SpecFile, build_agent, load_spec
 @click.option("--message", "-m", metavar="TEXT", help="Say something more: to the last run, finished or not.")
 @click.option("--takeover", is_flag=True, help="Fence off another process that plays this agent.")
 @click.option("--submit", is_flag=True, help="Only write TASK to the log, for parts that run elsewhere.")
+@click.option("--no-wait", is_flag=True, help="End with exit code 8 where the run waits for people only.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the answer only.")
 @click.option("--model", metavar="NAME", help="Use this model, whatever the file or LOGACT_MODEL says.")
 @click.option("--log", "log_url", metavar="URL", help="Use this log, whatever the file says.")
@@ -41,6 +42,7 @@ def run_command(
     message: str | None,
     takeover: bool,
     submit: bool,
+    no_wait: bool,
     quiet: bool,
     model: str | None,
     log_url: str | None,
@@ -61,7 +63,8 @@ def run_command(
     \b
     Exit codes: 0 answered; 1 ended at a limit; 2 finished before, or
     another process plays the agent; 4 in doubt; 5 no log; 6 no model;
-    7 stopped or fenced off; 130 interrupted.
+    7 stopped or fenced off; 8 waits for an approval (--no-wait); 130
+    interrupted.
     """
     if message is not None and (task or new or dry_run):
         raise UsageError(
@@ -86,6 +89,7 @@ def run_command(
             new=new,
             dry_run=dry_run,
             message=message,
+            wait=not no_wait,
             quiet=quiet,
             as_json=as_json,
         )
@@ -135,6 +139,7 @@ async def _play(
     new: bool,
     dry_run: bool,
     message: str | None,
+    wait: bool,
     quiet: bool,
     as_json: bool,
 ) -> Answer | None:
@@ -146,7 +151,7 @@ async def _play(
             if message is not None:
                 answer = await agent.send(message)
             else:
-                answer = await agent.run(task, new=new, dry_run=dry_run)
+                answer = await agent.run(task, new=new, dry_run=dry_run, wait=wait)
         except RunFinished as error:
             raise await _finished(agent, spec, task, error) from error
         except AgentBusy:

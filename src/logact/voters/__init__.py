@@ -7,13 +7,39 @@ from typing import TYPE_CHECKING, Any
 from logact.voters.base import FunctionVoter, Voter, as_voters
 
 if TYPE_CHECKING:
+    from logact.voters.human import HumanVoter as HumanVoter
+    from logact.voters.provenance import ProvenanceVoter as ProvenanceVoter
+    from logact.voters.resources import Budget as Budget
+    from logact.voters.resources import ResourceVoter as ResourceVoter
     from logact.voters.rules import ActionInterceptor as ActionInterceptor
     from logact.voters.rules import ActionRule as ActionRule
     from logact.voters.safety import SafetyVoter as SafetyVoter
+    from logact.voters.semantic import SemanticVoter as SemanticVoter
 
-__all__ = ["ActionInterceptor", "ActionRule", "FunctionVoter", "SafetyVoter", "Voter", "as_voters"]
+_LATER = {
+    "ActionInterceptor": "rules",
+    "ActionRule": "rules",
+    "Budget": "resources",
+    "HumanVoter": "human",
+    "ProvenanceVoter": "provenance",
+    "ResourceVoter": "resources",
+    "SafetyVoter": "safety",
+    "SemanticVoter": "semantic",
+}
 
-_LATER = {"ActionInterceptor": "rules", "ActionRule": "rules", "SafetyVoter": "safety"}
+__all__ = [
+    "ActionInterceptor",
+    "ActionRule",
+    "Budget",
+    "FunctionVoter",
+    "HumanVoter",
+    "ProvenanceVoter",
+    "ResourceVoter",
+    "SafetyVoter",
+    "SemanticVoter",
+    "Voter",
+    "as_voters",
+]
 
 
 def __getattr__(name: str) -> Any:
