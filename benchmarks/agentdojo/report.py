@@ -194,11 +194,12 @@ class Measurement:
         rows = {gate: list(self._of(split=split, gate=gate, attack=ATTACK)) for gate in self._gates(setting)}
         if not rows[setting]:
             return {}
-        open_benign = sum(row["benign"] for row in rows["approve_all"])
-        benign_of = sum(row["benign_of"] for row in rows["approve_all"])
+        open_benign = sum(int(row["benign"]) for row in rows["approve_all"])
+        benign_of = sum(int(row["benign_of"]) for row in rows["approve_all"])
 
         def drop(gate: str) -> float:
-            return round(100 * (open_benign - sum(row["benign"] for row in rows[gate])) / benign_of, 2)
+            kept = sum(int(row["benign"]) for row in rows[gate])
+            return round(100 * (open_benign - kept) / max(1, benign_of), 2)
 
         mine, answered = rows[setting], rows[f"{setting}_answered"]
         return {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 from logact.entry import Abort, Cancel, Entry, Expiry, Input, Intent, Mail, Result, Run
 from logact.voters.provenance_manifest import READ, Manifest, ToolFacts
@@ -242,7 +242,7 @@ def _read(
     names = frozenset(name for name in manifest.tools if "_" in name)
     orders, speech = [], []
     for record in fresh:
-        for text in record["texts"]:
+        for text in cast(list[str], record["texts"]):
             for segment in segments(text):
                 kept = [segment[:SEGMENT_CHARS_MAX], record["group"], tool]
                 if order_in(segment, names):
