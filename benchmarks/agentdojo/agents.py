@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agentdojo.functions_runtime import FunctionCall  # type: ignore[import-not-found]
+from agentdojo.functions_runtime import FunctionCall
 
 from benchmarks.agentdojo.world import Case, World, ground_truth
 from logact.entry import Call

@@ -22,7 +22,7 @@ RUNS = CACHE / f"agentdojo-{VERSION}" / "runs"
 def ready() -> bool:
     """Whether this interpreter can import AgentDojo."""
     try:
-        import agentdojo  # type: ignore[import-not-found]  # noqa: F401
+        import agentdojo
     except ImportError:
         return False
     return True
