@@ -29,7 +29,12 @@ def test_python_block_runs(page: str, number: int, block: str, tmp_path: Path) -
     script = tmp_path / "block.py"
     script.write_text(block)
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-W", "error", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0, f"{page} block {number}:\n{block}\n{done.stderr}"
 

@@ -225,7 +225,7 @@ class LogActAgent:
         ``wait=False`` a run that waits for nothing but people's approvals raises WaitingForApproval instead.
         """
         async with self._playing() as parts:
-            run_id = await self._find_or_start(parts, task, new, dry_run, images, key)
+            run_id = await self._find_or_start(parts, task, new=new, dry_run=dry_run, images=images, key=key)
             return await self._drive(parts, run_id, wait=wait)
 
     async def send(self, message: str, run: int = 0, *, images: Sequence[tuple[bytes, str]] = ()) -> Answer:
@@ -459,9 +459,7 @@ class LogActAgent:
                     expected=", ".join(map(str, failed)) or "a failed action",
                 )
             intent = state.actions[chosen].intent
-            closed = Recovery(
-                intent=chosen, attempt=0, settlement=settlement, evidence=self.agent_id, reason=reason
-            )
+            closed = Recovery(intent=chosen, attempt=0, settlement=settlement, evidence=self.agent_id, reason=reason)
             await parts.host.append([parts.host.about(intent, closed, "recoverer", self.agent_id)])
             return self._view(parts, chosen)
 
@@ -571,7 +569,14 @@ class LogActAgent:
         )
 
     async def _find_or_start(
-        self, parts: _Parts, task: str | None, new: bool, dry_run: bool, images: Sequence[tuple[bytes, str]], key: str
+        self,
+        parts: _Parts,
+        task: str | None,
+        *,
+        new: bool,
+        dry_run: bool,
+        images: Sequence[tuple[bytes, str]],
+        key: str,
     ) -> int:
         state = parts.host.state
         if not new:

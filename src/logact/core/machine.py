@@ -123,7 +123,7 @@ def apply(state: State, entry: Entry) -> State:
     return state
 
 
-# --- what must hold of any record and any entry ---------------------------------------------------------
+# --- what must hold of any record and any entry --------------------
 
 
 def _record_problem(state: State, entry: Entry) -> str:
@@ -203,7 +203,7 @@ def _erased(state: State, entry: Entry) -> str:
     return "its payload was erased"
 
 
-# --- runs and the driver -------------------------------------------------------------------------------------
+# --- runs and the driver --------------------
 
 
 def _run(state: State, entry: Entry, run: Run) -> str:
@@ -402,7 +402,7 @@ def scopes_of(intent: Intent) -> tuple[str, ...]:
     return ("log", f"agent:{intent.agent}", f"run:{intent.run}", f"tool:{intent.tool}")
 
 
-# --- votes and decisions ---------------------------------------------------------------------------------------
+# --- votes and decisions --------------------
 
 
 def _vote(state: State, entry: Entry, vote: Vote) -> str:
@@ -463,7 +463,7 @@ def _commit(state: State, entry: Entry, commit: Commit) -> str:
 
 
 def _abort(state: State, entry: Entry, abort: Abort) -> str:
-    return _reject(state, entry, abort.intent, abort.code, abort.reason, abort.hint)
+    return _reject(state, entry, abort.intent, abort.code, abort.reason, hint=abort.hint)
 
 
 def _expiry(state: State, entry: Entry, expiry: Expiry) -> str:
@@ -535,7 +535,7 @@ def scope_problem(scope: str) -> str:
 
 
 def _reject(
-    state: State, entry: Entry, key: int, code: str, reason: str, hint: str = "", *, started_too: bool = False
+    state: State, entry: Entry, key: int, code: str, reason: str, *, hint: str = "", started_too: bool = False
 ) -> str:
     action = state.actions.get(key)
     if action is None:
@@ -561,7 +561,7 @@ def rejection_key(policy: int, intent: Intent) -> str:
     return f"{policy} {intent.tool} {intent.arguments_digest}"
 
 
-# --- execution ---------------------------------------------------------------------------------------------------
+# --- execution --------------------
 
 
 def _started(state: State, entry: Entry, started: Started) -> str:
@@ -705,7 +705,7 @@ def _output(state: State, entry: Entry, output: Output) -> str:
     return ""
 
 
-# --- recovery and control ------------------------------------------------------------------------------------------
+# --- recovery and control --------------------
 
 
 def _recovery(state: State, entry: Entry, recovery: Recovery) -> str:
@@ -854,7 +854,7 @@ def _seal(state: State, _: Entry, __: Any) -> str:
     return ""
 
 
-# --- settling ----------------------------------------------------------------------------------------------------------
+# --- settling --------------------
 
 
 def _mark(state: State, action: Action, position: int) -> None:

@@ -47,8 +47,8 @@ def next_step(
     """What to do with an unfinished action.
 
     ``holder_gone`` must be proven (the process is dead, or it was this one and it knows that it does not run the
-    action). ``effect_now`` is the tool's present declaration, None if the tool is gone. ``ended`` says that nothing of
-    this action may begin any more.
+    action). ``effect_now`` is the tool's present declaration, None if the tool is gone. ``ended`` says that nothing
+    of this action may begin any more.
     """
     frozen = action.intent.effect
     effect = stricter(frozen, effect_now) if effect_now is not None else frozen

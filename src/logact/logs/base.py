@@ -197,7 +197,8 @@ class Engine(abc.ABC):
         """Append one record atomically and durably: (record number, fresh).
 
         Checks, in this order: the writer's number (see Draft), the key (KeyConflict if its content differs),
-        the seal (LogSealed), the condition (ConditionFailed; also if it names a record beyond the tail). A draft that fails never fails its neighbours.
+        the seal (LogSealed), the condition (ConditionFailed; also if it names a record beyond the tail). A draft
+        that fails never fails its neighbours.
         """
 
     @abc.abstractmethod

@@ -82,8 +82,8 @@ class Tail:
             return
         earlier: list[int] = []
         kept = position_of(await first_kept(self.log))
-        async for entry in self.log.read(kept, upto=position_of(last) - 1, matching=where(kinds=["Checkpoint"])):
-            earlier.append(record_of(entry.position))
+        before = self.log.read(kept, upto=position_of(last) - 1, matching=where(kinds=["Checkpoint"]))
+        earlier += [record_of(entry.position) async for entry in before]
         for record in sorted(set(earlier), reverse=True)[:CHECKPOINTS_TRIED_MAX]:
             if await self._load_from(record):
                 return
@@ -136,7 +136,7 @@ class Tail:
         return self.state
 
     async def check_not_behind(self) -> None:
-        """Raise LogCorrupt if the log no longer holds what this process has read: it was put back from an old copy."""
+        """Raise LogCorrupt if the log lacks what this process has read: it was put back from an old copy."""
         tail = await self.log.engine.tail()
         if tail < self._record:
             self.state.broken = (

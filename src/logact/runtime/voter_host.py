@@ -300,7 +300,6 @@ class VoterHost:
             if now is None or now.status != "proposed" or voter.name in now.votes:
                 self._busy.discard(key)
 
-
     async def _cast(self, entry: NewEntry, key: int, voter: Voter) -> bool:
         """Write a vote down. What a voter said is not asked again because others spoke meanwhile."""
         if voter.shadow:
@@ -359,6 +358,7 @@ class VoterHost:
     async def tried(self) -> None:
         """Give slow voters in shadow a moment for what they have begun to judge, before the process goes away."""
         await self.host.tail.until(lambda _: not self._shadows and not self._trying, SHADOW_GRACE_S)
+
 
 def counted(votes: Iterable[Vote]) -> dict[str, Vote]:
     """The votes that count, by voter, in order."""

@@ -56,11 +56,12 @@ def _malformed_vote(target: int) -> Payload:
     return made
 
 
-def forge(checker: Checker, log: SimulatedLog, salt: float) -> str:
-    """Append one entry that must take no effect; its kind. The checker fails if it does."""
+def forge(checker: Checker, log: SimulatedLog, salt: float, kind: str = "") -> str:
+    """Append one entry that must take no effect, of this kind or any; its kind. The checker fails if it does."""
     world = log.world
     dice = random.Random(f"forge {salt} {world.loop.time()}")
-    kind = dice.choice(list(_FORGERIES))
+    drawn = dice.choice(list(_FORGERIES))
+    kind = kind if kind in _FORGERIES else drawn
     target = _target(checker, dice)
     payload, role, name, broken = _FORGERIES[kind](checker, target)
     append_raw(checker, log, NewEntry(payload=payload, role=role, name=name), broken)

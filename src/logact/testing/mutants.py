@@ -26,7 +26,7 @@ from logact.runtime.executor import Executor
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.tail import Tail
 from logact.runtime.voter_host import VoterHost
-from logact.testing.plan import Form, Plan
+from logact.testing.plan import Event, Form, Plan
 from logact.tools import Tool, ToolContext
 
 
@@ -235,6 +235,11 @@ def _with_silent_voters(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, voters=(("guard", 1, "slow"), ("budget", 4, "slow")))
 
 
+def _with(forgery: str) -> Callable[[Plan], Plan]:
+    """Plans in which this forgery happens early."""
+    return lambda plan: msgspec.structs.replace(plan, events=(*plan.events, Event(0.3, "forge", forgery)))
+
+
 MUTANTS: dict[str, Mutant] = {
     mutant.name: mutant
     for mutant in (
@@ -254,14 +259,14 @@ MUTANTS: dict[str, Mutant] = {
         Mutant("restarts_irreversible", 5, "no_double_effect", _restarts_irreversible, "inline"),
         Mutant("guesses_not_happened", 5, "no_double_effect", _guesses, "inline"),
         Mutant("assumes_done", 5, "no_lost_effect", _assumes_done, "inline"),
-        Mutant("stops_at_a_bad_entry", 6, "one_bad_entry_never_stops", _stops_at_a_bad_entry),
+        Mutant("stops_at_a_bad_entry", 6, "one_bad_entry_never_stops", _stops_at_a_bad_entry, adapt=_with("unknown")),
         Mutant("skips_after_a_read_error", 7, "read_error_is_no_absence", _skips_after_a_read_error),
         Mutant("runs_other_arguments", 8, "approval_binds", _other_arguments),
         Mutant("believes_every_record", 9, "tampering_shows", _believes_every_record),
         Mutant(
             "ignores_checkpoints", 10, "recovery_is_bounded", _ignores_checkpoints, "decoupled", _with_checkpoints
         ),
-        Mutant("ignores_roles", 11, "roles_are_enforced", _ignores_roles),
+        Mutant("ignores_roles", 11, "roles_are_enforced", _ignores_roles, adapt=_with("checkpoint")),
     )
 }
 """Every mutant by name."""

@@ -39,7 +39,10 @@ PROCESSES: dict[Form, tuple[str, ...]] = {
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something that happens at a moment: to a process (``who``), for a while or by an amount."""
+    """Something that happens at a moment: to a process (``who``), for a while or by an amount.
+
+    For ``forge`` it may name the forgery instead (see ``forging``).
+    """
 
     at_s: float
     kind: EventKind

@@ -198,7 +198,7 @@ def report(totals: Totals) -> str:
         "faults fired: " + ", ".join(f"{kind} {count}" for kind, count in sorted(totals.fired.items())),
     ]
     if totals.mutants:
-        caught = sum(not found.startswith(("not", "wrongly")) for found in totals.mutants.values())
+        caught = sum(not found.startswith(("not caught", "wrongly")) for found in totals.mutants.values())
         lines.append(f"mutants caught: {caught} of {len(totals.mutants)}")
     lines.append(f"{len(totals.failures)} failed" if totals.failures else "every check held")
     return "\n".join(lines)
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         caught = [failure["broken"] for failure in totals.failures]
         print(f"{mutant}: caught by {caught[0] if caught else 'nobody'}", file=sys.stderr)
         return int(caught[:1] != [MUTANTS[mutant].caught_by])
-    missed = [name for name, found in totals.mutants.items() if found.startswith(("not", "wrongly"))]
+    missed = [name for name, found in totals.mutants.items() if found.startswith(("not caught", "wrongly"))]
     return int(bool(totals.failures or missed))
 
 

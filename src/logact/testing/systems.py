@@ -138,7 +138,7 @@ class Simulation:
             world.count(kind)
             self.controls.append((kind, ""))
         elif kind == "forge":
-            forge(self.checker, self.log, event.amount)
+            forge(self.checker, self.log, event.amount, who)
 
     def _calm(self) -> None:
         """Nothing goes wrong from here on."""
