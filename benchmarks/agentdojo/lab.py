@@ -22,7 +22,7 @@ RUNS = CACHE / f"agentdojo-{VERSION}" / "runs"
 def ready() -> bool:
     """Whether this interpreter can import AgentDojo."""
     try:
-        import agentdojo
+        import agentdojo  # noqa: F401
     except ImportError:
         return False
     return True
