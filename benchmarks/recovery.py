@@ -93,7 +93,7 @@ async def fill(place: Path, actions: int, per_run: int) -> int:
             )
         # an agent's own life writes the checkpoint that is due
         agent = agent_of(place, "plain")
-        async with agent:
+        async with agent.log, agent:  # closed before it is copied
             parts = agent._parts
             if parts is not None:
                 await parts.checkpointer.write()
