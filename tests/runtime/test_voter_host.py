@@ -279,3 +279,35 @@ def test_no_voters_means_that_only_reads_pass() -> None:
         assert all("give the agent voters=[...]" in abort.reason for abort in await payloads(log, Abort))
 
     run(main())
+
+
+def test_a_plain_voter_that_hangs_is_given_up() -> None:
+    """A plain check that never returns is a failure after its time limit, and stops nothing else (it blocked all)."""
+    import threading
+
+    from logact import Action, LogActAgent, open_log, tool
+    from logact.voters.base import Voter
+
+    let_go = threading.Event()
+
+    class Stuck(Voter):
+        timeout_s = 0.05
+
+        def check(self, entry: Any) -> Any:
+            let_go.wait(30)
+            return True
+
+    @tool(effect="irreversible")
+    async def act(what: str) -> str:
+        """Act."""
+        return what
+
+    async def work() -> None:
+        async with LogActAgent("ops", log=open_log("memory:"), tools=[act], voters=[Stuck("stuck")]) as agent:
+            entry = await agent.propose_action(Action(tool="act", arguments={"what": "x"}))
+            judged = await agent.validate_action(entry)
+            let_go.set()
+            assert not judged.approved
+            assert "did not answer within" in judged.reason
+
+    asyncio.run(work())

@@ -23,7 +23,7 @@ from logact.errors import ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime import values
 from logact.runtime.host import Host
-from logact.voters.base import Voter, read_vote
+from logact.voters.base import FunctionVoter, Voter, read_vote
 from logact.voters.human import ASKED, HumanVoter, pending, waits_for_people
 
 REASON_CHARS_MAX = 2000
@@ -162,7 +162,12 @@ class VoterHost:
         try:
             if voter.name in self._confused:
                 raise RuntimeError(self._confused[voter.name])
-            answer = voter.check(entry)
+            answer: object
+            if voter.quick or is_async(voter):
+                answer = voter.check(entry)
+            else:
+                async with asyncio.timeout(voter.timeout_s):
+                    answer = await env.in_thread(voter.check, entry)
             if inspect.isawaitable(answer):
                 async with asyncio.timeout(voter.timeout_s):
                     answer = await answer
@@ -363,6 +368,12 @@ class VoterHost:
 def counted(votes: Iterable[Vote]) -> dict[str, Vote]:
     """The votes that count, by voter, in order."""
     return {vote.voter: vote for vote in votes if not vote.shadow}
+
+
+def is_async(voter: Voter) -> bool:
+    """Whether a voter's check gives an awaitable rather than taking its time itself."""
+    check = voter.function if isinstance(voter, FunctionVoter) else voter.check
+    return inspect.iscoroutinefunction(check) or inspect.iscoroutinefunction(getattr(check, "__call__", None))  # noqa: B004
 
 
 def scope_of(voter: Voter, intent: Intent) -> str:

@@ -37,6 +37,9 @@ class Voter:
     placement: Literal["inline", "async"] = "inline"
     scope: Literal["", "log", "agent", "run", "tool"] = ""
     shadow: bool = False
+    quick: bool = False
+    """Whether a plain ``check`` only computes. It is then called on the event loop itself; any other plain one runs
+    in a thread, so that one that hangs can be given up after ``timeout_s``."""
     decide_within_s: float = 0
     """How long a decision may wait for this voter; 0: as long as the policy says for all."""
 

@@ -40,6 +40,8 @@ class ProvenanceVoter(Voter):
     as text of strangers.
     """
 
+    quick = True
+
     kind = "provenance"
 
     def __init__(

@@ -36,6 +36,8 @@ class ResourceVoter(Voter):
     Raises SpecError for budgets that cannot be used, and if it could stop nothing.
     """
 
+    quick = True
+
     kind = "resources"
 
     def __init__(

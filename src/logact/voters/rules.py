@@ -51,6 +51,8 @@ class ActionInterceptor(Voter):
     Raises SpecError, naming rule and key, for rules that are unknown, contradict themselves or can never match.
     """
 
+    quick = True
+
     kind = "rules"
 
     def __init__(

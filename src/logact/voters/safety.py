@@ -45,6 +45,8 @@ class SafetyVoter(Voter):
     Raises SpecError for options that mean nothing.
     """
 
+    quick = True
+
     kind = "safety"
 
     def __init__(
