@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from logact import codec
+from logact.entry import Notice
 from logact.errors import LogCorrupt, UsageError
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
@@ -20,6 +21,7 @@ from logact.logs.url import open_log
 from logact.logs.verify import verify
 from logact.models.scripted import call
 from logact.runtime.repairing import repair
+from logact.runtime.tail import Tail
 from logact.runtime.trimming import trim
 from tests.recovery.kit import Flaky, an_agent
 
@@ -232,3 +234,14 @@ async def test_a_trim_without_checkpoints_drops_nothing(tmp_path: Path) -> None:
     async with log_of(tmp_path / "a.db") as log:
         with pytest.raises(LogCorrupt, match="not trimmed"):
             await trim(log)
+
+
+async def test_a_fold_of_large_records_reaches_the_tail(tmp_path: Path) -> None:
+    """Was ending at the first page that was cut by its bytes, so a process took up the agent on an old fold."""
+    async with log_of(tmp_path / "a.db") as log:
+        for _ in range(40):
+            notes = [Notice(code="large", message="x" * 100_000) for _ in range(7)]
+            await log.append(*notes, role="client")
+        tail = Tail(log)
+        await tail.start()
+        assert tail.state.position // 1000 == 40
