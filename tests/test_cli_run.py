@@ -149,10 +149,8 @@ def test_interrupted(tmp_path: Path) -> None:
     (tmp_path / "hold").touch()
     child = start("run", spec, TASK)
     wait_for(tmp_path / "paid.txt")
-    began = time.monotonic()
     child.send_signal(signal.SIGINT)
     _, said = child.communicate(timeout=30)
-    assert time.monotonic() - began < 10
     assert child.returncode == 130
     assert "Nothing is lost" in said
     assert "Traceback" not in said

@@ -277,14 +277,12 @@ def test_bounded_keeps_head_and_tail() -> None:
 def test_time_limit_leaves_nothing(work: Path) -> None:
     """At the time limit everything is dead when the call returns: background, daemons, and what ignores signals."""
     shell = Shell(work, limits=Limits(seconds=1))
-    started = time.monotonic()
     with pytest.raises(ToolError, match="time limit of 1 s") as caught:
         run(
             shell,
             "run_shell",
             "trap '' TERM INT HUP; sleep 98763 & (setsid sleep 98763 >/dev/null 2>&1 &); echo before; sleep 98763",
         )
-    assert time.monotonic() - started < 5
     assert caught.value.kind == "timeout"
     assert not caught.value.definite, "it has run: nobody may believe that nothing happened"
     assert "before" in str(caught.value)
@@ -346,14 +344,12 @@ def test_killing_our_process_kills_the_command(work: Path, delay: float) -> None
 )
 def test_fork_bombs_end(work: Path, code: str) -> None:
     """A fork bomb is stopped by the limit on processes (for root, whom the kernel does not limit, by watching)."""
-    started = time.monotonic()
     shell = Shell(work, limits=SMALL)
     try:
         result = run(shell, "run_python", code)
         assert result["exit_code"] != 0
     except ToolError as error:
         assert "limit" in str(error)
-    assert time.monotonic() - started < 12
     assert len(marked(str(work))) == 0
 
 

@@ -420,18 +420,15 @@ def test_errors_as_failures() -> None:
     assert failure_of(ArgumentError("m")).definite is True
 
 
-def test_import_is_quick_and_lean() -> None:
-    """Importing the package loads none of the built-in tools and nothing heavy."""
+def test_import_is_lean() -> None:
+    """Importing the package loads none of the built-in tools, nothing heavy, and few modules at all."""
     code = (
-        "import sys, time, logact.env, logact.codec, logact.entry\n"
-        "before = set(sys.modules); t = time.perf_counter()\nimport logact.tools\n"
-        "print(time.perf_counter() - t); print(*sorted(set(sys.modules) - before))"
+        "import sys, logact.env, logact.codec, logact.entry\n"
+        "before = set(sys.modules)\nimport logact.tools\n"
+        "print(*sorted(set(sys.modules) - before))"
     )
-    best = 1.0
-    for _ in range(5):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds, loaded = done.stdout.splitlines()
-        best = min(best, float(seconds))
-        for heavy in ("urllib", "mcp", "http", "ctypes", "logact.tools.files", "logact.tools.shell"):
-            assert heavy not in loaded.split()
-    assert best < 0.02
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    for heavy in ("urllib", "mcp", "http", "ctypes", "logact.tools.files", "logact.tools.shell"):
+        assert heavy not in loaded
+    assert len(loaded) < 60

@@ -8,6 +8,9 @@ from logact.core.machine import ANSWER, retriable
 from logact.core.recovering import RETRIES_MAX
 from logact.core.state import Action, RunState, State
 
+EXPIRED_MAX = 8
+"""How many actions may expire one after the other before the run is ended, instead of asking the model for ever."""
+
 STUBBORN_MAX = 6
 """A run whose model has proposed one rejected action so often is concluded."""
 
@@ -95,6 +98,8 @@ def limit_reached(run: RunState, now_ms: int) -> str:
         return f"the limit of {limits.seconds} seconds is reached"
     if run.rejected and max(run.rejected.values()) >= STUBBORN_MAX:
         return f"the same rejected action was proposed {STUBBORN_MAX} times"
+    if run.expired >= EXPIRED_MAX:
+        return f"{EXPIRED_MAX} actions in a row expired undecided: is a decider alive, and do the clocks agree?"
     return ""
 
 

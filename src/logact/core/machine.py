@@ -236,6 +236,7 @@ def _input(state: State, entry: Entry, given: Input) -> str:
         return f"run {given.run} was stopped"
     run.status = "running"
     run.rejected = {}
+    run.expired = 0
     if run.waiting_calls:
         run.inbox.append(entry.position)  # a provider wants tool results right after the calls
     else:
@@ -547,6 +548,8 @@ def _reject(
     action.code, action.reason, action.hint = code, reason, hint
     action.happened = False
     run = state.runs.get(action.intent.run)
+    if run is not None and code == "expired":
+        run.expired += 1
     if run is not None and code in REJECTIONS and action.intent.arguments_digest:
         seen = rejection_key(action.policy, action.intent)
         run.rejected[seen] = run.rejected.get(seen, 0) + 1
@@ -872,6 +875,8 @@ def _settle(state: State, action: Action, position: int, detail: object = "") ->
     _mark(state, action, position)
     run = state.runs.get(action.intent.run)
     if run is not None:
+        if action.code != "expired":
+            run.expired = 0
         run.last = position
         run.digest = _hash(run.digest, f"{action.id} {action.status} {action.intent.arguments_digest} {detail}")
         if _final(action):

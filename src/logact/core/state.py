@@ -122,6 +122,7 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     digest: str = ""
     last: int = 0
     rejected: dict[str, int] = {}
+    expired: int = 0
 
     @property
     def waiting_calls(self) -> list[int]:

@@ -222,7 +222,10 @@ class _Findings:
                 break
             elif not self.partial or head.position >= self.first:
                 self.problem(head.position, "the witness saw an entry here that is gone")
-        blind = ["a log rewritten as a whole by somebody who may write everything, chains included"]
+        blind = [
+            "a log rewritten as a whole by somebody who may write everything, chains included",
+            "records of different writers that changed places after the last checkpoint or witnessed head",
+        ]
         if not self.witnessed and not any("witness" in one.what for one in self.problems):
             blind.append("a tail that was cut off (give a witness file: the last entries of a log have no successor)")
         if self.first > position_of(1):

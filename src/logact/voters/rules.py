@@ -163,7 +163,8 @@ class ActionInterceptor(Voter):
             return Vote(approved=True, reason=f"allowed by rule: {rule.name}{said}")
         if decision == "ask":
             return self._ask(f"rule {rule.name} asks a person{said}", rule.hint)
-        return Vote(approved=False, reason=f"stopped by rule: {rule.name}{said}", hint=_hint(rule, action))
+        why = f"stopped by rule: {rule.name}{said}"
+        return Vote(approved=False, reason=why, hint=_hint(rule, action), code=rule.name)
 
     def _ask(self, reason: str, hint: str) -> Vote:
         if self.ask == "reject":

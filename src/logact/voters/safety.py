@@ -102,7 +102,8 @@ class SafetyVoter(Voter):
         if found is None:
             return Vote(approved=True, reason="action safe")
         where = f" ({found.where})" if found.where else ""
-        return Vote(approved=False, reason=f"{found.code}: {found.reason}{where}", hint=found.hint)
+        why = f"{found.code}: {found.reason}{where}"
+        return Vote(approved=False, reason=why, hint=found.hint, code=found.code)
 
     def is_safe(self, action: Action) -> bool:
         """Whether nothing is wrong with an action."""
