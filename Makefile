@@ -47,6 +47,8 @@ sim-full: $(STAMP)  ## the long simulation: 100,000 schedules and every mutant
 bench: $(STAMP)  ## all benchmarks in full
 	$(BIN)/python -m benchmarks.crash --json
 	$(BIN)/python -m benchmarks.action_cost --json
+	$(BIN)/python -m benchmarks.votes --json
+	$(BIN)/python -m benchmarks.agentdojo --json
 	$(BIN)/python -m benchmarks.recovery --json
 	$(BIN)/python -m benchmarks.semantic_recovery --json
 

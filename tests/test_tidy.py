@@ -55,7 +55,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LINES_MAX = 400
 LONGER: dict[str, tuple[int, str]] = {
     "entry.py": (700, "one struct for each kind of entry: a reader wants the table in one place"),
-    "core/machine.py": (1000, "the meaning of every kind of entry; to be split by what they are about"),
     "logs/base.py": (680, "the log contract; its writer may move out"),
     "agent.py": (760, "the public face; to be split into a whole run and the finer calls"),
     "runtime/driver.py": (450, "to be split: asking the model, proposing"),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import RunState, State
 from logact.core.views import Action, LogEntry, view
 from logact.entry import (

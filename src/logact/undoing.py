@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.entry import Intent, Run
 from logact.errors import UsageError

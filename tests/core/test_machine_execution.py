@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from logact.core import machine
+from logact.core import acting, settling
 from logact.entry import Cancel, Failure, Finding, Recovery
 from tests.core.build import Log, ambiguous, definite
 
@@ -186,7 +186,7 @@ def test_after_an_ambiguous_result_a_second_one_changes_nothing(log: Log, effect
     assert log.status(action) == "in_doubt"
 
 
-@pytest.mark.parametrize("kind", sorted(machine.AMBIGUOUS))
+@pytest.mark.parametrize("kind", sorted(acting.AMBIGUOUS))
 @pytest.mark.parametrize("effect", ["read", "idempotent", "reversible", "irreversible"])
 def test_what_an_ambiguous_failure_means(log: Log, kind: str, effect: str) -> None:
     """A failure that leaves the effect open is doubt for strict effects, a plain failure for mild ones."""
@@ -467,7 +467,7 @@ def test_what_ran_when_its_run_was_stopped_is_not_restarted(log: Log) -> None:
 
 def test_settled_actions_are_let_go_within_bounds(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of settled actions the latest stay, without their arguments; with ``keep`` all stay as they were."""
-    monkeypatch.setattr(machine, "SETTLED_KEPT", 4)
+    monkeypatch.setattr(settling, "SETTLED_KEPT", 4)
     kept = Log(keep=True)
     kept.open_policy()
     for one in (log, kept):
@@ -482,7 +482,7 @@ def test_settled_actions_are_let_go_within_bounds(log: Log, monkeypatch: pytest.
 
 def test_what_a_driver_has_yet_to_try_again_is_not_let_go(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """An action whose call waits for its retry stays, however much others do meanwhile (its run hung for ever)."""
-    monkeypatch.setattr(machine, "SETTLED_KEPT", 2)
+    monkeypatch.setattr(settling, "SETTLED_KEPT", 2)
     run, other = log.run(), log.run()
     inference = log.infer(run, "send")
     action = log.doubtful(run, inference=inference)
@@ -496,7 +496,7 @@ def test_what_a_driver_has_yet_to_try_again_is_not_let_go(log: Log, monkeypatch:
 
 def test_an_open_action_is_never_let_go(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """An approval may wait for months."""
-    monkeypatch.setattr(machine, "SETTLED_KEPT", 2)
+    monkeypatch.setattr(settling, "SETTLED_KEPT", 2)
     run = log.run()
     waiting = log.propose(run, arguments={"to": "x"})
     for _ in range(20):

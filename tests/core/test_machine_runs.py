@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from logact import codec
-from logact.core import machine
+from logact.core import acting, proposing, settling
 from logact.entry import Compaction, Input, Output, Run, Usage, own
 from tests.core.build import Log, ambiguous, call, definite, new
 
@@ -85,7 +85,7 @@ def test_an_input_while_the_model_thinks_is_answered_later(log: Log) -> None:
     said = log.say(Input(run=run, text="one more thing"))
     inference = log.infer(run, text="the answer", context=(run + 1,))
     assert log.run_state(run).context == [run + 1, inference]
-    answer = log.propose(run, machine.ANSWER, effect="read", inference=inference)
+    answer = log.propose(run, settling.ANSWER, effect="read", inference=inference)
     log.commit(answer)
     output = log.answer(run, answer) + 1
     state = log.run_state(run)
@@ -243,7 +243,7 @@ def test_an_answer_ends_its_run(log: Log) -> None:
     """A committed answer that is released finishes the run, and closes what is left of the turn."""
     run = log.run()
     inference = log.infer(run, "look", text="x")
-    answer = log.propose(run, machine.ANSWER, effect="read", inference=inference)
+    answer = log.propose(run, settling.ANSWER, effect="read", inference=inference)
     log.commit(answer)
     at = log.answer(run, answer)
     state = log.run_state(run)
@@ -256,7 +256,7 @@ def test_an_output_needs_a_committed_answer_of_its_run(log: Log) -> None:
     """What was not proposed, voted on and committed as an answer is no output."""
     run = log.run()
     other = log.run()
-    answer = log.propose(run, machine.ANSWER, effect="read")
+    answer = log.propose(run, settling.ANSWER, effect="read")
     log.say(Output(run=run, intent=answer, text="x"))
     assert log.why == f"the answer {answer} is proposed"
     log.commit(answer)
@@ -272,8 +272,8 @@ def test_an_output_needs_a_committed_answer_of_its_run(log: Log) -> None:
 def test_a_run_has_one_output(log: Log) -> None:
     """A second answer of a finished run changes nothing."""
     run = log.run()
-    first = log.propose(run, machine.ANSWER, effect="read")
-    second = log.propose(run, machine.ANSWER, effect="read")
+    first = log.propose(run, settling.ANSWER, effect="read")
+    second = log.propose(run, settling.ANSWER, effect="read")
     log.commit(first)
     log.commit(second)
     at = log.answer(run, first, "one")
@@ -285,7 +285,7 @@ def test_a_further_input_continues_a_finished_run(log: Log) -> None:
     """An input to a finished run goes on with its context."""
     run = log.run()
     inference = log.infer(run, text="done")
-    answer = log.propose(run, machine.ANSWER, effect="read", inference=inference)
+    answer = log.propose(run, settling.ANSWER, effect="read", inference=inference)
     log.commit(answer)
     output = log.answer(run, answer) + 1
     said = log.say(Input(run=run, text="more"))
@@ -299,7 +299,7 @@ def test_an_answer_of_no_call_adds_no_result_twice(log: Log) -> None:
     run = log.run()
     inference = log.infer(run, "look")
     result = log.result(log.started(run, "look", inference=inference))
-    answer = log.propose(run, machine.ANSWER, effect="read")
+    answer = log.propose(run, settling.ANSWER, effect="read")
     log.commit(answer)
     log.answer(run, answer)
     assert log.run_state(run).context == [run + 1, inference, result]
@@ -309,7 +309,7 @@ def test_a_finished_run_takes_no_more_of_its_models_calls(log: Log) -> None:
     """After the output, neither inferences nor intents of old calls count."""
     run = log.run()
     inference = log.infer(run, text="x")
-    answer = log.propose(run, machine.ANSWER, effect="read", inference=inference)
+    answer = log.propose(run, settling.ANSWER, effect="read", inference=inference)
     log.commit(answer)
     log.answer(run, answer)
     log.infer(run, text="again")
@@ -322,11 +322,11 @@ def test_a_finished_run_takes_no_more_of_its_models_calls(log: Log) -> None:
 
 def test_finished_runs_are_forgotten_within_bounds(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of runs that ended the oldest go; running ones stay."""
-    monkeypatch.setattr(machine, "RUNS_KEPT", 3)
+    monkeypatch.setattr(proposing, "RUNS_KEPT", 3)
     kept = log.run()
     for _ in range(4):
         run = log.run()
-        answer = log.propose(run, machine.ANSWER, effect="read")
+        answer = log.propose(run, settling.ANSWER, effect="read")
         log.commit(answer)
         log.answer(run, answer)
     assert kept in log.state.runs
@@ -335,11 +335,11 @@ def test_finished_runs_are_forgotten_within_bounds(log: Log, monkeypatch: pytest
 
 def test_what_is_left_of_a_forgotten_run_never_starts(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """An open action of a run that was forgotten does not start: it may have been a dry run (it started before)."""
-    monkeypatch.setattr(machine, "RUNS_KEPT", 1)
+    monkeypatch.setattr(proposing, "RUNS_KEPT", 1)
     run = log.run(dry_run=True)
     left = log.propose(run)
     log.commit(left)
-    answer = log.propose(run, machine.ANSWER, effect="read")
+    answer = log.propose(run, settling.ANSWER, effect="read")
     log.commit(answer)
     log.answer(run, answer)
     log.run()
@@ -382,7 +382,7 @@ def test_a_run_with_a_gap_goes_no_further(log: Log, erased: str) -> None:
         again.store(codec.erase_payload(body, 0) if kinds[0] == erased else body)
     assert again.run_state(run).status == "stopped"
     assert all(not state.is_open or state.intent.run == run for state in again.state.actions.values())
-    assert again.state.startable() == [] or machine.start_problem(again.state, again.state.startable()[0], "x", 0)
+    assert again.state.startable() == [] or acting.start_problem(again.state, again.state.startable()[0], "x", 0)
 
 
 def test_an_erased_result_closes_its_action_unknown(log: Log) -> None:

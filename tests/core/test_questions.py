@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from logact import codec
-from logact.core import deciding, driving, executing, invariants, machine, recovering, views, voting
+from logact.core import deciding, driving, executing, invariants, recovering, settling, views, voting
 from logact.core.state import Attempt
 from logact.entry import Abort, Commit, Compaction, Input, Limits, Policy, Usage, Vote, VoterInPolicy
 from logact.errors import InvariantViolated
@@ -383,4 +383,4 @@ def test_a_state_is_small(opened: Log) -> None:
     run = opened.run()
     opened.result(opened.started(run, arguments={"text": "x" * 10_000}))
     assert len(msgspec.json.encode(opened.state)) < 3000
-    assert machine.scopes_of(opened.action(max(opened.state.actions)).intent)[0] == "log"
+    assert settling.scopes_of(opened.action(max(opened.state.actions)).intent)[0] == "log"

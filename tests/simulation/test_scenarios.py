@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.entry import Cancel, Control, Finding, Input, Intent, NewEntry, Notice, Recovery, Run, Undone, Vote
 from logact.logs.base import Filter, SharedLog
 from logact.models.scripted import Reply, call

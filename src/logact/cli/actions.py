@@ -9,7 +9,7 @@ import msgspec
 
 from logact.cli import describe, look
 from logact.cli.common import json_option, put, put_json, with_log
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import Action
 from logact.entry import (
     Abort,

@@ -7,7 +7,7 @@ from typing import Any
 
 from logact.cli import look
 from logact.core import deciding
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.entry import (
     Abort,

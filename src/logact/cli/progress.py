@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from logact.cli import describe, look
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import State
 from logact.entry import (
     Abort,

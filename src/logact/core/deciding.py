@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from logact.core import voting
-from logact.core.machine import rejection_key
+from logact.core.settling import rejection_key
 from logact.core.state import Action, State
 from logact.entry import Abort, Commit, Expiry, Intent, Policy, Vote
 

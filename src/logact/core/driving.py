@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from logact.core.machine import ANSWER, retriable
 from logact.core.recovering import RETRIES_MAX
+from logact.core.settling import ANSWER, retriable
 from logact.core.state import Action, RunState, State
 
 EXPIRED_MAX = 8

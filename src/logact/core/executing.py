@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from logact.core import machine
+from logact.core import acting
 from logact.core.state import Action, State
 from logact.entry import Intent, Started
 
@@ -17,7 +17,7 @@ def may_start(state: State, action: Action, incarnation: str, now_ms: int) -> st
         return f"the log does not verify: {state.broken}"
     if action.status == "validated" and 0 < action.start_by_ms <= now_ms:
         return "it is too late to start"
-    return machine.start_problem(state, action, incarnation, state.epoch(action.intent.agent))
+    return acting.start_problem(state, action, incarnation, state.epoch(action.intent.agent))
 
 
 def only_rehearsed(state: State, intent: Intent) -> bool:

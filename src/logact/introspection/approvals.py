@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.entry import Entry, Finding, Intent, Vote
 from logact.introspection.backtest import REGRETTED

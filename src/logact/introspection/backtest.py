@@ -18,7 +18,7 @@ import msgspec
 from logact import codec
 from logact import env as environment
 from logact.core import voting
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.core.views import LogEntry, log_entry
 from logact.entry import Abort, Cancel, Commit, Entry, Expiry, Finding, Intent, Policy, Vote

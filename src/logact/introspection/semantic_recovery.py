@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.views import Action, LogEntry
 from logact.entry import Finding, Input, Limits, Output, Run, own
 from logact.errors import LogActError, LogError, UsageError

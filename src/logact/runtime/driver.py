@@ -14,7 +14,7 @@ import msgspec
 
 from logact import codec
 from logact.core import driving
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import RunState, State
 from logact.entry import (
     BlobRef,

@@ -13,7 +13,7 @@ import msgspec
 
 from logact import codec
 from logact.core import executing, invariants, retrying
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.entry import (
     BlobRef,

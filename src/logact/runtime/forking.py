@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from logact import codec
-from logact.core import machine
+from logact.core import machine, settling
 from logact.core.state import State
 from logact.entry import (
     Abort,
@@ -193,7 +193,7 @@ async def _close(target: SharedLog, state: State, parent: str, position: int, na
             doubt = Finding(code="in_doubt", message=why, cites=(key,))
             settled = Recovery(intent=key, attempt=attempt, settlement="superseded", evidence=name, reason=why)
             entries += [_by("operator", name, doubt), _by("operator", name, settled)]
-        elif key in awaited and machine.retriable(action):
+        elif key in awaited and settling.retriable(action):
             given_up = Recovery(intent=key, attempt=attempt, settlement="failed_final", evidence=name, reason=why)
             entries.append(_by("operator", name, given_up))
         else:

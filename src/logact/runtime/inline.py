@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from logact.core import deciding, executing
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import Action
 from logact.entry import Abort, Cancel, Commit, Intent, NewEntry, Started, Vote, own
 from logact.logs.base import Clause, Filter

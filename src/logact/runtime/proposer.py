@@ -8,7 +8,7 @@ import msgspec
 
 from logact import codec
 from logact.core.deciding import DECIDE_WITHIN_MS
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.state import RunState, State
 from logact.core.views import Action
 from logact.entry import BlobRef, Call, Effect, Intent, Pin

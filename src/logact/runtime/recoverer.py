@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from logact.core import executing, machine, recovering
+from logact.core import executing, recovering, settling
 from logact.core.state import Action, State
 from logact.entry import Finding, Intent, NewEntry, Notice, Payload, Recovery, Undone
 from logact.errors import ConditionFailed, LogActError
@@ -111,7 +111,7 @@ class Recoverer:
             can_probe=tool is not None and tool.has_probe and not undoes,
             can_undo=tool is not None and tool.has_undo and tool.safe_undo and not undoes,
             probe_said_unknown=action.id in self._unsure,
-            ended=machine.ended(self.host.state, action),
+            ended=settling.ended(self.host.state, action),
         )
         attempt = len(action.attempts)
         if step.verb == "wait":

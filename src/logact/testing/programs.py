@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from logact.agent import LogActAgent
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.views import Action
 from logact.entry import Cancel, Control, Input, NewEntry, Payload, Recovery, Run, own
 from logact.errors import ActionRejected, AgentBusy, InDoubt, LogError, RunFinished

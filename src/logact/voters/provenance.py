@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.views import LogEntry
 from logact.entry import Entry, Vote
 from logact.errors import SpecError

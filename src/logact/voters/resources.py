@@ -11,7 +11,7 @@ import msgspec
 from logact import codec
 from logact import env as environment
 from logact.core.deciding import NOT_NOW
-from logact.core.machine import ANSWER
+from logact.core.settling import ANSWER
 from logact.core.views import LogEntry
 from logact.entry import Entry, Vote
 from logact.errors import SpecError

@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from logact.core.machine import AMBIGUOUS, ANSWER, control_scopes
+from logact.core.acting import AMBIGUOUS
+from logact.core.controlling import control_scopes
+from logact.core.settling import ANSWER
 from logact.entry import (
     Abort,
     Cancel,

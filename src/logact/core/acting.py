@@ -1,0 +1,199 @@
+"""What starts, results, undos, outputs and recoveries mean, and when they take no effect. Pure."""
+
+from __future__ import annotations
+
+from logact.core.settling import ANSWER, close_turn, ended, mark, may_repeat, note_undone, settle, settle_call
+from logact.core.state import Action, Attempt, CallState, State
+from logact.entry import Entry, Failure, Finding, Output, Recovery, Result, Started, Undone
+
+AMBIGUOUS = frozenset({"timeout", "ambiguous", "cancelled", "crash"})
+"""Failures after which the effect may have happened; for strict effects they leave the action in doubt."""
+
+
+def on_started(state: State, entry: Entry, started: Started) -> str:
+    action = state.actions.get(started.intent)
+    if action is None:
+        return f"there is no open action {started.intent}"
+    why = start_problem(state, action, entry.author.incarnation, started.epoch)
+    if why:
+        return why
+    if started.attempt != len(action.attempts) + 1:
+        return f"attempt {started.attempt} is not the next of action {action.id}"
+    action.attempts.append(Attempt(started.attempt, entry.author.incarnation, started.epoch, entry.position))
+    action.status = "executing"
+    action.restart_allowed = False
+    mark(state, action, entry.position)
+    return ""
+
+
+def start_problem(state: State, action: Action, incarnation: str, epoch: int) -> str:
+    """Why this incarnation may not start the action now, in this epoch ("" if it may)."""
+    if not (action.status == "validated" or action.restart_allowed):
+        return f"action {action.id} is {action.status}"
+    held = state.agents.get(action.intent.agent)
+    if held is not None:
+        if epoch != held.epoch:
+            return f"epoch {epoch} is over; it is {held.epoch}"
+        if held.holder and held.holder != incarnation:
+            return f"another incarnation ({held.holder}) holds agent {action.intent.agent!r}"
+    elif epoch:
+        return f"epoch {epoch} was never opened"
+    if action.cancel_wanted:
+        return f"action {action.id} was cancelled"
+    run = state.runs.get(action.intent.run)
+    if run is None:
+        return f"run {action.intent.run} ended too long ago"
+    if run.dry_run and action.intent.effect != "read":
+        return f"run {run.id} is a dry run"
+    if run.status == "stopped":
+        return f"run {run.id} was stopped"
+    return state.blocked(action)
+
+
+def on_result(state: State, entry: Entry, result: Result) -> str:
+    action = state.actions.get(result.intent)
+    if action is None:
+        return f"there is no open action {result.intent}"
+    current = action.current
+    if current is None:
+        return f"action {action.id} was never started"
+    theirs = next((one for one in action.attempts if one.number == result.attempt), None)
+    if theirs is None or theirs.incarnation != entry.author.incarnation:
+        return f"attempt {result.attempt} of action {action.id} was not started by this incarnation"
+    if action.status not in ("executing", "in_doubt") or theirs is not current or theirs.reported:
+        return _late_result(state, action, theirs, result)
+    theirs.reported = True
+    error = result.error
+    action.error = error
+    if error is None:
+        action.status, action.happened = "executed", True
+    elif error.definite:
+        action.status, action.happened = "failed", False
+    elif error.kind in AMBIGUOUS and action.intent.effect in ("reversible", "irreversible"):
+        action.status, action.reason = "in_doubt", error.message
+        return ""
+    else:
+        action.status = "failed"
+    if action.status == "failed" and result.gave_up:
+        action.status, action.reason = "failed_final", result.gave_up
+    elif action.status == "failed" and result.retry_at_ms > 0 and may_repeat(action):
+        action.retry_at_ms = result.retry_at_ms
+        action.retry_delay_ms = max(0, result.retry_at_ms - entry.time_ms)
+    settle(state, action, entry.position, result.state_after or error)
+    return ""
+
+
+def _late_result(state: State, action: Action, attempt: Attempt, result: Result) -> str:
+    """A result after its action was settled otherwise: kept, and a conflict if it says something else."""
+    said = f"action {action.id} is {action.status} already"
+    if attempt.reported:
+        return said  # the same result once more, after an append of unknown fate
+    attempt.reported = True
+    did = result.error is None and action.happened is False
+    did_not = result.error is not None and result.error.definite and action.happened is True
+    if not did and not (did_not and attempt is action.current):
+        return said
+    if not action.conflict:
+        action.conflict = True
+        state.conflicts.append(action.id)
+    return f"{said}: CONFLICT, it {'did' if did else 'did not'} happen"
+
+
+def on_undone(state: State, entry: Entry, undone: Undone) -> str:
+    action = state.actions.get(undone.intent)
+    doing = state.actions.get(state.undoing.get(undone.intent, 0))
+    current = doing.current if doing is not None and doing.status == "executing" else None
+    allowed = current is not None and current.incarnation == entry.author.incarnation
+    if action is None:
+        if not allowed:
+            return f"there is no action {undone.intent}"
+        note_undone(state, undone.intent, entry.position)
+        return ""
+    if action.status not in ("executed", "in_doubt"):
+        return f"action {action.id} is {action.status}: nothing to undo"
+    if action.status == "executed" and not allowed:
+        return f"no undo of action {action.id} was committed and is running here"
+    if undone.error is not None:
+        action.status, action.error = "in_doubt", undone.error
+        state.open_actions[action.id] = None
+        return ""
+    action.status, action.happened, action.undone_by = "undone", False, entry.position
+    settle(state, action, entry.position)
+    return ""
+
+
+def on_output(state: State, entry: Entry, output: Output) -> str:
+    run = state.runs.get(output.run)
+    action = state.actions.get(output.intent)
+    if run is None or action is None or action.intent.tool != ANSWER or action.intent.run != output.run:
+        return "an output belongs to a committed answer of its run"
+    if action.status not in ("executing", "executed"):
+        return f"the answer {action.id} is {action.status}"
+    if run.status != "running":
+        return f"run {run.id} is {run.status}"
+    run.status = "finished"
+    run.output, run.ok = entry.position, output.ok
+    more = bool(run.inbox)
+    if run.waiting_calls:
+        run.calls = {
+            index: CallState(call.action, call.settled_at or entry.position) for index, call in run.calls.items()
+        }
+        close_turn(run)
+    if more:  # somebody wrote while the answer was on its way: the conversation goes on
+        run.status = "running"
+    return ""
+
+
+def on_recovery(state: State, entry: Entry, recovery: Recovery) -> str:
+    action = state.actions.get(recovery.intent)
+    if action is None:
+        return f"there is no open action {recovery.intent}"
+    if recovery.settlement in ("skip", "failed_final"):
+        if action.status not in ("failed", "rejected", "undone"):
+            return f"action {action.id} is {action.status}, not failed"
+        if action.retried_by:
+            return f"action {action.id} was tried again, as {action.retried_by}"
+        action.status = "skipped" if recovery.settlement == "skip" else "failed_final"
+        action.reason = recovery.reason or action.reason
+        settle_call(state, action, entry.position)
+        return ""
+    if action.status not in ("executing", "in_doubt") or action.restart_allowed:
+        return f"action {action.id} is {action.status}: nothing to settle"
+    if recovery.attempt != len(action.attempts):
+        return f"attempt {recovery.attempt} is not the present one of action {action.id}"
+    if recovery.settlement == "restart":
+        if action.intent.effect not in ("read", "idempotent"):
+            return f"action {action.id} ({action.intent.effect}) is never restarted"
+        if ended(state, action):
+            return f"action {action.id} was cancelled or its run stopped: it is not restarted"
+        action.restart_allowed = True
+        return ""
+    if action.status != "in_doubt":
+        return f"action {action.id} is executing, and nothing in the log says that its executor is gone"
+    action.reason = recovery.reason
+    if recovery.settlement == "happened":
+        action.status, action.happened = "executed", True
+        if action.intent.undoes:  # what happened is an undo
+            target = state.actions.get(action.intent.undoes)
+            if target is None:
+                note_undone(state, action.intent.undoes, entry.position)
+            elif target.status == "executed":
+                target.status, target.happened, target.undone_by = "undone", False, entry.position
+    elif recovery.settlement == "not_happened":
+        action.status, action.happened = "failed", False
+        action.error = Failure(kind="not_happened", message=recovery.reason or "it did not happen", definite=True)
+    else:
+        action.status, action.happened = "superseded", None
+    settle(state, action, entry.position)
+    return ""
+
+
+def on_finding(state: State, entry: Entry, finding: Finding) -> str:
+    if finding.code != "in_doubt":
+        return ""
+    for key in finding.cites:
+        action = state.actions.get(key)
+        if action is not None and action.status == "executing" and not action.restart_allowed:
+            action.status = "in_doubt"
+            action.reason = finding.message
+    return ""
