@@ -54,10 +54,10 @@ def test_deny_over_allow_over_ask_over_default() -> None:
     allow, deny, ask = (ActionRule(one, one, tool="t") for one in DECISIONS)
     assert ActionInterceptor([ask, allow, deny]).check(entry("t")).approved is False
     assert ActionInterceptor([ask, allow], "deny").check(entry("t")).approved is True
-    assert ActionInterceptor([ask], "allow").check(entry("t")).approved is None
+    assert ActionInterceptor([ask], "allow", ask="abstain").check(entry("t")).approved is None
     assert ActionInterceptor([deny], "allow").check(entry("other")).approved is True
     assert ActionInterceptor([allow], "deny").check(entry("other")).approved is False
-    assert ActionInterceptor([], "ask").check(entry("t")).approved is None
+    assert ActionInterceptor([], "ask", ask="abstain").check(entry("t")).approved is None
 
 
 def test_reasons_and_hints_name_the_rule() -> None:
@@ -82,10 +82,12 @@ def test_reasons_and_hints_name_the_rule() -> None:
     assert "path under 'data'" in closed.check(entry("write", path="/x")).hint
 
 
-def test_ask_can_reject_where_there_is_no_person() -> None:
-    """Beside another voter's approval an abstention doesn't stop; ``ask="reject"`` does."""
-    vote = ActionInterceptor([ActionRule("p", "ask", tool="t")], ask="reject").check(entry("t"))
+def test_ask_rejects_unless_a_person_can_be_asked() -> None:
+    """Nobody was asked: beside another voter's approval an abstention would let it through (it did)."""
+    rules = [ActionRule("p", "ask", tool="t")]
+    vote = ActionInterceptor(rules).check(entry("t"))
     assert vote.approved is False and "there is none" in vote.reason
+    assert ActionInterceptor(rules, ask="abstain").check(entry("t")).approved is None
 
 
 def test_rules_of_other_classes_work() -> None:

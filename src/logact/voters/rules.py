@@ -44,9 +44,9 @@ class ActionInterceptor(Voter):
     """Votes by rules: deny over allow over ask over ``default``.
 
     ``rules`` are :class:`ActionRule` objects, or any objects with ``name``, ``matches(action)`` and
-    ``should_stop``. With ``tools`` every rule is checked against their specifications. "ask" abstains, so that a
-    person in the policy decides; an abstention alone never approves, but beside another voter's approval it does
-    not stop either: without a person in the policy use ``ask="reject"``.
+    ``should_stop``. With ``tools`` every rule is checked against their specifications. "ask" rejects,
+    since nobody is asked, unless ``ask="abstain"`` says that the policy goes on to a person (``escalate``): an
+    abstention alone never approves, but beside another voter's approval it does not stop either.
 
     Raises SpecError, naming rule and key, for rules that are unknown, contradict themselves or can never match.
     """
@@ -62,7 +62,7 @@ class ActionInterceptor(Voter):
         name: str = "rules",
         *,
         tools: Iterable[Any] | None = None,
-        ask: Literal["abstain", "reject"] = "abstain",
+        ask: Literal["abstain", "reject"] = "reject",
     ) -> None:
         super().__init__(name)
         self.rules = list(rules)
@@ -116,7 +116,7 @@ class ActionInterceptor(Voter):
         name = table.get("name", "rules")
         if not isinstance(name, str) or not name:
             raise SpecError("name is not a text", received=repr(name))
-        return cls(rules, default, name, tools=tools, ask=table.get("ask", "abstain"))
+        return cls(rules, default, name, tools=tools, ask=table.get("ask", "reject"))
 
     # --- the vote ------------------------------
 
