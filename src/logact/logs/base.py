@@ -574,11 +574,19 @@ class SharedLog:
     async def erase(self, position: int, reason: str, *, name: str = "operator") -> Appended:
         """Erase an entry's payload for good; its header and digest stay, so the log still verifies.
 
-        An ``Erased`` entry says so first. Blobs that the payload named are not touched.
+        An ``Erased`` entry says so first. Blobs that the payload named are not touched. Policies, controls and
+        fences cannot be erased (UsageError): whoever folded the log anew could not know what was in force.
         """
         from logact.entry import Erased
 
-        await self.get(position)
+        entry = await self.get(position)
+        if entry.critical:
+            raise UsageError(
+                f"A {entry.kind} cannot be erased",
+                received=f"position {position}",
+                expected="an entry that others do not depend on",
+                todo="append a newer one instead",
+            )
         done = await self.append(Erased(target=position, reason=reason), role="operator", name=name)
         await self.engine.erase(record_of(position), position - position_of(record_of(position)))
         return done
