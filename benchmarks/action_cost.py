@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.common import ROOT, Benchmark, child_environment, median, p99, work_directory
-from logact import LogActAgent, LogEntry, ScriptedModel, Vote, codec, env, open_log, tool
+from logact import LogActAgent, LogEntry, ScriptedModel, Vote, Voter, codec, env, open_log, tool
 from logact.entry import Commit, Effect, Intent, NewEntry, Result, Started, own
 from logact.models.base import ModelRequest
 from logact.models.scripted import Reply, call, turn_of
@@ -67,9 +67,13 @@ class Work:
         return [(began - ended) * 1000 for ended, (number, began) in pairs if number % CALLS_PER_TURN]
 
 
-def fine(entry: LogEntry) -> Vote:
-    """One voter."""
-    return Vote(approved=True, reason="fine")
+class Fine(Voter):
+    """One voter that only computes, as rules do."""
+
+    quick = True
+
+    def check(self, entry: LogEntry) -> Vote:
+        return Vote(approved=True, reason="fine")
 
 
 def raw_table(directory: Path) -> sqlite3.Connection:
@@ -157,7 +161,7 @@ async def run_actions(directory: Path, turns: int, calls: int, work: Work, effec
 
     async with open_log(f"sqlite:///{directory / 'actions.db'}") as log:
         tools = [tool(effect=effect)(work.note)]
-        await LogActAgent("cost", log, [fine], model=ScriptedModel(script), tools=tools).run("cost")
+        await LogActAgent("cost", log, [Fine("fine")], model=ScriptedModel(script), tools=tools).run("cost")
 
 
 def measure(directory: Path, turns: int) -> Times:
