@@ -518,3 +518,9 @@ def test_config_is_plain_and_tells_rules_apart() -> None:
     again = ActionInterceptor([ActionRule("a", arguments={"x": {"one_of": {2, 1}}})])
     assert one.in_policy().config == again.in_policy().config
     assert isinstance(SpecError("x"), LogActError)
+
+
+def test_a_rejection_carries_its_rule_as_class() -> None:
+    """A policy can let another voter overturn one named class of rejections: the rule's name."""
+    vote = ActionInterceptor([ActionRule("no-wipe", tool="wipe")]).check(entry("wipe"))
+    assert vote.code == "no-wipe"
