@@ -15,7 +15,7 @@ setup: $(STAMP)  ## the virtual environment with everything that tests and examp
 
 $(STAMP): pyproject.toml tools/requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[llm,mcp,cel,sql,resources]' -r tools/requirements-dev.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[llm,mcp,cel,sql,resources,postgres,nats,kafka,http,server,sign,cron]' -r tools/requirements-dev.txt
 	sh tools/system-packages.sh
 	touch $(STAMP)
 
