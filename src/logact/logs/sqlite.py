@@ -17,9 +17,10 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from logact import env as environment
-from logact.errors import LogError, UnknownLogUrl, UsageError
+from logact.errors import LogError, UnknownLogUrl
 from logact.logs.base import READ_RECORDS_MAX, Draft, Engine, EngineInfo, Filter, Page
 from logact.logs.group_commit import GroupCommit, Item
+from logact.logs.names import check_log_name
 from logact.logs.sqlite_files import filesystem_of
 from logact.logs.sqlite_store import INLINE_SCAN_RECORDS_MAX, SqliteStore
 
@@ -28,9 +29,6 @@ LOOK_S = 0.1
 
 POLL_S_MIN, POLL_S_MAX = 0.005, 0.02
 """How often it looks where there is no bell: often after news, ever less while nothing happens."""
-
-LOG_NAME_MAX = 256
-_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./")
 
 
 class SqliteEngine(Engine):
@@ -260,17 +258,6 @@ def _time_is_over(future: asyncio.Future[bool]) -> None:
         future.set_result(False)
 
 
-def check_log_name(name: str) -> None:
-    """UsageError unless the name is 1 to 256 letters, digits or ``-_./``."""
-    if not 0 < len(name) <= LOG_NAME_MAX or not set(name) <= _NAME_CHARACTERS:
-        raise UsageError(
-            "This is not a name for a log",
-            received=repr(name[: LOG_NAME_MAX + 1]),
-            expected=f"1 to {LOG_NAME_MAX} letters, digits, or any of - _ . /",
-            todo="correct ?log=NAME in the URL",
-        )
-
-
 def engine_from_url(url: str) -> SqliteEngine:
     """``sqlite:///relative.db``, ``sqlite:////absolute.db``; options ``?log=NAME`` and ``?unsafe_network=1``.
 
@@ -305,4 +292,4 @@ def engine_from_url(url: str) -> SqliteEngine:
     return SqliteEngine(Path(path), options.get("log", "main"), unsafe_network=unsafe == "1", url=url)
 
 
-__all__ = ["SqliteEngine", "check_log_name", "engine_from_url"]
+__all__ = ["SqliteEngine", "engine_from_url"]

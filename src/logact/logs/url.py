@@ -9,12 +9,19 @@ from urllib.parse import urlsplit
 
 from logact.errors import MissingExtra, UnknownLogUrl
 from logact.logs.base import Engine, SharedLog
+from logact.logs.network_url import redacted
 
 BUILT_IN = {
     "memory": "logact.logs.memory:engine_from_url",
     "sqlite": "logact.logs.sqlite:engine_from_url",
+    "postgresql": "logact.logs.postgres:engine_from_url",
+    "postgres": "logact.logs.postgres:engine_from_url",
+    "nats": "logact.logs.nats:engine_from_url",
+    "kafka": "logact.logs.kafka:engine_from_url",
+    "logact+http": "logact.logs.remote:engine_from_url",
+    "logact+https": "logact.logs.remote:engine_from_url",
 }
-PLANNED_EXTRAS = {
+EXTRAS = {
     "postgresql": "postgres",
     "postgres": "postgres",
     "nats": "nats",
@@ -22,6 +29,8 @@ PLANNED_EXTRAS = {
     "logact+http": "http",
     "logact+https": "http",
 }
+"""What has to be installed for a scheme: ``pip install 'logact[postgres]'``."""
+
 GROUP = "logact.engines"
 
 
@@ -29,33 +38,40 @@ def open_log(url: str) -> SharedLog:
     """The log behind a URL; it is opened (and created if missing) on first use.
 
     ``memory:`` · ``sqlite:///relative.db`` · ``sqlite:////absolute.db`` · ``sqlite:///ops.db?log=NAME`` for one
-    of many logs in a file. Raises UnknownLogUrl, MissingExtra.
+    of many logs in a file · ``postgresql://HOST/DATABASE?log=NAME``. Raises UnknownLogUrl, MissingExtra.
     """
-    return SharedLog(engine_for(url), url)
+    return SharedLog(engine_for(url), redacted(url))
 
 
 def engine_for(url: str) -> Engine:
     """The engine that serves a URL."""
-    scheme = urlsplit(url).scheme.lower()
+    scheme = urlsplit(url).scheme.lower() if "://" not in url else url.partition("://")[0].lower()
     target = BUILT_IN.get(scheme)
     if target is not None:
-        module, _, name = target.partition(":")
-        build: Callable[[str], Engine] = getattr(import_module(module), name)
-        return build(url)
+        return _built_in(scheme, target, url)
     for point in entry_points(group=GROUP):
         if point.name == scheme:
             found: Callable[[str], Engine] = point.load()
             return found(url)
-    if scheme in PLANNED_EXTRAS:
-        raise MissingExtra(
-            f"The {scheme} engine is not part of this installation",
-            received=url,
-            todo="use sqlite:///FILE.db, or install a package that provides the engine",
-        )
-    hint = f"sqlite:///{url}" if not scheme and url else "sqlite:///ops.db"
+    hint = f"sqlite:///{redacted(url)}" if not scheme and url else "sqlite:///ops.db"
     raise UnknownLogUrl(
         "No engine serves this log URL",
-        received=repr(url),
+        received=repr(redacted(url)),
         expected="one of " + ", ".join(f"{name}:" for name in sorted(BUILT_IN)),
         todo=f"for a file write {hint}",
     )
+
+
+def _built_in(scheme: str, target: str, url: str) -> Engine:
+    module, _, name = target.partition(":")
+    try:
+        build: Callable[[str], Engine] = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if scheme not in EXTRAS:
+            raise
+        raise MissingExtra(
+            f"The {scheme}: engine needs a package that is not installed",
+            received=f"{redacted(url)}, without {error.name}",
+            todo=f"pip install 'logact[{EXTRAS[scheme]}]'",
+        ) from error
+    return build(url)
