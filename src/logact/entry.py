@@ -511,13 +511,18 @@ class Heartbeat(Payload, frozen=True, kw_only=True):
 
 
 class Finding(Payload, frozen=True, kw_only=True):
-    """Something that was noticed about the log's history, with the positions that support it."""
+    """Something that was noticed about the log's history, with the positions that support it.
+
+    ``key`` tells occurrences of one code apart; ``holder`` is the incarnation that it is about, if it is about one.
+    """
 
     code: str
     message: str
     cites: tuple[int, ...] = ()
     agent: str = ""
     run: int = 0
+    key: str = ""
+    holder: str = ""
 
 
 class Notice(Payload, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from logact.core.settling import ANSWER, close_turn, ended, mark, may_repeat, note_undone, settle, settle_call
 from logact.core.state import Action, Attempt, CallState, State
+from logact.core.watching import CODES, begin_anew, note_finding
 from logact.entry import Entry, Failure, Finding, Output, Recovery, Result, Started, Undone
 
 AMBIGUOUS = frozenset({"timeout", "ambiguous", "cancelled", "crash"})
@@ -79,7 +80,7 @@ def on_result(state: State, entry: Entry, result: Result) -> str:
     elif action.status == "failed" and result.retry_at_ms > 0 and may_repeat(action):
         action.retry_at_ms = result.retry_at_ms
         action.retry_delay_ms = max(0, result.retry_at_ms - entry.time_ms)
-    settle(state, action, entry.position, result.state_after or error)
+    settle(state, action, entry.position, result.state_after or error, result)
     return ""
 
 
@@ -133,6 +134,7 @@ def on_output(state: State, entry: Entry, output: Output) -> str:
         return f"run {run.id} is {run.status}"
     run.status = "finished"
     run.output, run.ok = entry.position, output.ok
+    begin_anew(run)
     more = bool(run.inbox)
     if run.waiting_calls:
         run.calls = {
@@ -189,6 +191,8 @@ def on_recovery(state: State, entry: Entry, recovery: Recovery) -> str:
 
 
 def on_finding(state: State, entry: Entry, finding: Finding) -> str:
+    if finding.code in CODES:
+        return note_finding(state, entry, finding)
     if finding.code != "in_doubt":
         return ""
     for key in finding.cites:

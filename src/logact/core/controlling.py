@@ -5,6 +5,7 @@ from __future__ import annotations
 from logact.core import voting
 from logact.core.settling import give_up, reject, settle_call
 from logact.core.state import AgentState, State
+from logact.core.watching import begin_anew
 from logact.entry import Cancel, Claim, Control, Entry, Fence, Heartbeat, Policy
 
 
@@ -70,7 +71,12 @@ def on_control(state: State, entry: Entry, control: Control) -> str:
         return ""
     if control.verb == "resume":
         gone = state.paused.pop(control.scope, 0) or state.stopped.pop(control.scope, 0)
-        return "" if gone else f"{control.scope} is neither paused nor stopped"
+        if not gone:
+            return f"{control.scope} is neither paused nor stopped"
+        for run in state.runs.values():
+            if run.status == "running" and control.scope in control_scopes(run.agent, run.id, 0)[:3]:
+                begin_anew(run)
+        return ""
     state.stopped[control.scope] = entry.position
     _stop_runs(state, entry, control.scope, "stopped", control.reason)
     return ""

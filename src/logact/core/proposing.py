@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from logact.core.settling import chained, close_turn, mark, may_repeat, scopes_of
 from logact.core.state import Action, CallState, RunState, State
+from logact.core.watching import begin_anew
 from logact.entry import Compaction, Entry, Inference, Input, Intent, Run
 
 RUNS_KEPT = 1000
@@ -40,6 +41,7 @@ def on_input(state: State, entry: Entry, given: Input) -> str:
     run.status = "running"
     run.rejected = {}
     run.expired = 0
+    begin_anew(run)
     if run.waiting_calls:
         run.inbox.append(entry.position)  # a provider wants tool results right after the calls
     else:
@@ -74,6 +76,8 @@ def on_inference(state: State, entry: Entry, inference: Inference) -> str:
         index: CallState(settled_at=entry.position if call.broken else 0)
         for index, call in enumerate(inference.calls)
     } or {0: CallState()}
+    if not run.waiting_calls:
+        run.idle += 1  # a turn of broken calls brings nothing new
     close_turn(run)
     return ""
 

@@ -10,7 +10,8 @@ import hashlib
 import msgspec
 
 from logact.core.state import Action, RunState, State
-from logact.entry import Entry, Intent
+from logact.core.watching import note_end
+from logact.entry import Entry, Intent, Result
 
 SETTLED_KEPT = 256
 
@@ -73,7 +74,7 @@ def give_up(state: State, entry: Entry, action: Action, why: str) -> None:
     settle(state, action, entry.position)
 
 
-def settle(state: State, action: Action, position: int, detail: object = "") -> None:
+def settle(state: State, action: Action, position: int, detail: object = "", result: Result | None = None) -> None:
     """An action reached an end: close it, advance its run's digest, settle its call, and let old ones go."""
     action.settled_at = position
     action.restart_allowed = False
@@ -89,6 +90,8 @@ def settle(state: State, action: Action, position: int, detail: object = "") -> 
         run.digest = chained(run.digest, f"{action.id} {action.status} {action.intent.arguments_digest} {detail}")
         if final(action):
             settle_call(state, action, position)
+        if not retriable(action) and (action.intent.tool != ANSWER or action.status != "executed"):
+            note_end(run, action, result)
     if not state.keep:
         action.votes = {}
         if action.status != "failed":

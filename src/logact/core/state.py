@@ -97,8 +97,23 @@ class CallState(msgspec.Struct, omit_defaults=True):
     settled_at: int = 0
 
 
+class End(msgspec.Struct, array_like=True):
+    """How one action of a run ended. ``key`` is its tool and arguments; ``outcome`` a digest, where the key came
+    before (""); ``bad``: it failed or was refused."""
+
+    action: int
+    key: str
+    end: str
+    outcome: str = ""
+    bad: bool = False
+
+
 class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One run: where its driver stands, what it used, and which entries make up the model's context."""
+    """One run: where its driver stands, what it used, and which entries make up the model's context.
+
+    ``trace`` are the last ends of its actions, ``idle`` how many in a row brought nothing new, ``noticed`` what was
+    found about it and where (see ``core/watching.py``); all three begin anew when a person speaks, or it ends.
+    """
 
     id: int
     agent: str
@@ -123,6 +138,9 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     last: int = 0
     rejected: dict[str, int] = {}
     expired: int = 0
+    trace: list[End] = []
+    idle: int = 0
+    noticed: dict[str, int] = {}
 
     @property
     def waiting_calls(self) -> list[int]:
