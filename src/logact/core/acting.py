@@ -136,7 +136,7 @@ def on_output(state: State, entry: Entry, output: Output) -> str:
     run.output, run.ok = entry.position, output.ok
     begin_anew(run)
     more = bool(run.inbox)
-    if run.waiting_calls:
+    if run.is_waiting:
         run.calls = {
             index: CallState(call.action, call.settled_at or entry.position) for index, call in run.calls.items()
         }

@@ -60,7 +60,9 @@ def next_step(
         if not run.context:
             return Step("wait", reason="no input yet")
         return Step("infer")
-    for index in sorted(waiting, key=lambda call: (call in answer_calls, call)):
+    if answer_calls:
+        waiting.sort(key=lambda call: (call in answer_calls, call))
+    for index in waiting:
         call = run.calls[index]
         if not call.action:
             if index in answer_calls and any(other not in answer_calls or other < index for other in waiting):

@@ -42,7 +42,7 @@ def on_input(state: State, entry: Entry, given: Input) -> str:
     run.rejected = {}
     run.expired = 0
     begin_anew(run)
-    if run.waiting_calls:
+    if run.is_waiting:
         run.inbox.append(entry.position)  # a provider wants tool results right after the calls
     else:
         run.context.append(entry.position)
@@ -57,7 +57,7 @@ def on_inference(state: State, entry: Entry, inference: Inference) -> str:
         return f"run {run.id} is {run.status}"
     if inference.turn != run.turn + 1:
         return f"run {run.id} is at turn {run.turn}, so turn {inference.turn} is not the next"
-    if run.waiting_calls:
+    if run.is_waiting:
         return f"calls of turn {run.turn} are not settled"
     late = _unseen(run, inference)
     if late:
@@ -95,7 +95,7 @@ def on_compaction(state: State, entry: Entry, compaction: Compaction) -> str:
     run = state.runs.get(compaction.run)
     if run is None:
         return f"there is no run {compaction.run}"
-    if run.waiting_calls:
+    if run.is_waiting:
         return "calls of the present turn are not settled"
     if compaction.upto not in run.context:
         return f"position {compaction.upto} is not in the run's context"

@@ -151,9 +151,9 @@ def settle_call(state: State, action: Action, position: int) -> None:
 
 def close_turn(run: RunState) -> None:
     """When every call of the turn is settled: the turn's results join the context in call order, then the inbox."""
-    if run.waiting_calls:
+    if run.is_waiting:
         return
-    settled = [call.settled_at for _, call in sorted(run.calls.items()) if call.settled_at != run.inference]
+    settled = [call.settled_at for call in run.calls.values() if call.settled_at != run.inference]
     run.context.extend(settled)
     run.context.extend(run.inbox)
     run.inbox = []

@@ -144,8 +144,13 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     @property
     def waiting_calls(self) -> list[int]:
-        """The calls of the present turn that are not settled, in order."""
-        return [index for index, call in sorted(self.calls.items()) if not call.settled_at]
+        """The calls of the present turn that are not settled, in order (``calls`` is built in that order)."""
+        return [index for index, call in self.calls.items() if not call.settled_at]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether any call of the present turn is not settled."""
+        return not all(call.settled_at for call in self.calls.values())
 
 
 class AgentState(msgspec.Struct, omit_defaults=True):

@@ -50,6 +50,7 @@ class SqliteEngine(Engine):
         self._timer: asyncio.TimerHandle | None = None
         self._listening = False
         self._belled = False
+        self._rung = True  # whether there may be news that nobody has looked for
         self._pause_s = POLL_S_MIN
 
     @property
@@ -164,15 +165,13 @@ class SqliteEngine(Engine):
         timeout = loop.call_later(max(timeout_s, 0.0), _time_is_over, future)
         try:
             self._start_listening()
-            self._look()  # after listening began: whatever is committed from here on rings
+            if self._rung or not self._belled:
+                self._look()  # after listening began: whatever is committed from here on rings
             return await future
         finally:
             timeout.cancel()
             if entry in self._waiters:
                 self._waiters.remove(entry)
-            if not self._waiters and self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
 
     def _start_listening(self) -> None:
         if not self._listening:
@@ -189,12 +188,15 @@ class SqliteEngine(Engine):
             self._timer = None
         self.store.bell.unwatch()
         self._listening = self._belled = False
+        self._rung = True
 
     def _heard(self) -> None:
+        self._rung = True
         self.news_by_bell += self._look()
 
     def _tick(self) -> None:
         self._timer = None
+        self._rung = True  # the bell may have been missed: whoever waits next looks too
         found = self._look()
         self.news_by_look += found
         self._pause_s = POLL_S_MIN if found else min(self._pause_s * 1.5, POLL_S_MAX)
@@ -205,6 +207,7 @@ class SqliteEngine(Engine):
         """Wake those for whom there is news; how many."""
         if not self._waiters:
             return 0
+        self._rung = False
         try:
             self.store.tail()
         except LogError:

@@ -40,6 +40,9 @@ _LAST = "SELECT number, record, digest FROM writers WHERE log = ? AND writer = ?
 _REMEMBER = """INSERT INTO writers (log, writer, number, record, digest) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (log, writer) DO UPDATE SET number = excluded.number, record = excluded.record,
     digest = excluded.digest"""
+_LOOK = """SELECT first, sealed,
+    (SELECT id FROM records WHERE id > ?2 AND id <= ?3 ORDER BY id DESC LIMIT 1), number, record, digest
+    FROM logs LEFT JOIN writers ON writers.log = logs.id AND writers.writer = ?4 WHERE logs.id = ?1"""
 _STATE = """SELECT first, sealed,
     (SELECT id FROM records WHERE id > ?2 AND id <= ?3 ORDER BY id DESC LIMIT 1) FROM logs WHERE id = ?1"""
 _PAGE = "SELECT id, body, crc FROM records WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
@@ -79,7 +82,7 @@ class Tables:
                 todo="split the batch, or move large values to blobs",
             )
         digest = hashlib.sha256(draft.body).digest()
-        last = connection.execute(_LAST, (self.log, draft.writer)).fetchone()
+        last = self._last_of(connection, draft.writer)
         number = last[0] if last is not None else 0
         if draft.number == number and last is not None:
             if last[2] != digest:
@@ -215,8 +218,21 @@ class Tables:
             self._state = self._state_of(connection)
         return self._state
 
+    def _last_of(self, connection: sqlite3.Connection, writer: str) -> tuple[int, int, bytes] | None:
+        """A writer's last (number, record, digest). The transaction's first look finds the log's state as well."""
+        if self._state is not None:
+            found: tuple[int, int, bytes] | None = connection.execute(_LAST, (self.log, writer)).fetchone()
+            return found
+        row = connection.execute(_LOOK, (self.log, self._base, self._base + RECORDS_MAX, writer)).fetchone()
+        self._state = self._read_state(row)
+        return None if row[3] is None else (row[3], row[4], row[5])
+
     def _state_of(self, connection: sqlite3.Connection) -> tuple[int, bool, int]:
-        row = connection.execute(_STATE, (self.log, self._base, self._base + RECORDS_MAX)).fetchone()
+        return self._read_state(
+            connection.execute(_STATE, (self.log, self._base, self._base + RECORDS_MAX)).fetchone()
+        )
+
+    def _read_state(self, row: Any) -> tuple[int, bool, int]:
         if row is None:
             raise LogUnavailable("The log was removed from its file", todo="restore a backup")
         return row[0], bool(row[1]), row[0] - 1 if row[2] is None else row[2] - self._base

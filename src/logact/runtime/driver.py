@@ -95,6 +95,7 @@ class Driver:
         self.transcript = Transcript(host)
         self.inferences = 0
         self.name = host.agent
+        self._at: tuple[int, Inference, frozenset[int]] = (0, Inference(run=0, turn=0), frozenset())
         self._rests: dict[int, float] = {}  # by failed action: when, by the monotonic clock, its delay is over
 
     @property
@@ -144,12 +145,7 @@ class Driver:
         await self.host.tail.until(lambda now: now.control_over(run.agent, run.id) != held)
 
     async def _next(self, state: State, run: RunState) -> driving.Step:
-        answers = frozenset[int]()
-        if run.waiting_calls and run.inference:
-            inference = await self._inference(run)
-            answers = frozenset(
-                index for index, call in enumerate(inference.calls) if call.tool == ANSWER and not call.broken
-            )
+        answers = (await self._inference(run))[1] if run.inference and run.is_waiting else frozenset()
         return driving.next_step(
             state,
             run,
@@ -157,7 +153,9 @@ class Driver:
             context_tokens_max=self.context_tokens_max,
             answer_calls=answers,
             rested=self._rested(state, run),
-            riding=frozenset(one.payload.intent for one in self.host.riding if isinstance(one.payload, Result)),
+            riding=frozenset(one.payload.intent for one in self.host.riding if isinstance(one.payload, Result))
+            if self.host.riding
+            else frozenset(),
         )
 
     def _rested(self, state: State, run: RunState) -> frozenset[int]:
@@ -369,24 +367,29 @@ class Driver:
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
-    async def _inference(self, run: RunState) -> Inference:
+    async def _inference(self, run: RunState) -> tuple[Inference, frozenset[int]]:
+        """The inference whose calls a run is at, and which of its calls are answers; the last one is remembered."""
+        if self._at[0] == run.inference:
+            return self._at[1], self._at[2]
         entry = await self.transcript.entry(run.inference)
         payload = entry.payload
         if not isinstance(payload, Inference):
             raise LogCorrupt("A run's inference cannot be read", received=f"{entry.kind} at {entry.position}")
         if payload.raw is not None:
             calls = msgspec.json.decode(await self.host.log.get_blob(payload.raw.digest), type=tuple[Call, ...])
-            return msgspec.structs.replace(payload, calls=calls)
-        return payload
+            payload = msgspec.structs.replace(payload, calls=calls)
+        found = (index for index, call in enumerate(payload.calls) if call.tool == ANSWER and not call.broken)
+        self._at = (run.inference, payload, frozenset(found))
+        return self._at[1], self._at[2]
 
     async def _propose(self, run: RunState, step: driving.Step) -> None:
-        inference = await self._inference(run)
+        inference, _ = await self._inference(run)
         call = inference.calls[step.call] if inference.calls else None
         intent = self.proposer.intent_for_call(
             run, run.inference, step.call, call, text=inference.text, retry_of=step.retry_of
         )
         # a call that was proposed may still be waiting only because its result rides: it brings no further record
-        more = any(not run.calls[index].action for index in run.waiting_calls if index != step.call)
+        more = any(not (call.action or call.settled_at) for index, call in run.calls.items() if index != step.call)
         await self.submit(run, intent, more=more)
 
     async def _conclude(self, run: RunState, reason: str) -> None:

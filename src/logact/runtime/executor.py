@@ -98,7 +98,7 @@ class Executor:
 
     def due(self, state: State) -> list[tuple[Action, bool]]:
         """Actions to work on: to be started (True), or started by this incarnation and not running (False)."""
-        if state.halted or state.broken:
+        if not state.open_actions or state.halted or state.broken:
             return []
         now_ms = self.host.env.wall_ms()
         found = [
@@ -242,7 +242,7 @@ class Executor:
         try:
             action = self.host.state.actions[action_id]
             try:
-                intent, unusable = await self._approved(action)
+                intent, digest, unusable = await self._approved(action)
             except BaseException:
                 self._began.discard((action_id, attempt))  # nothing was done yet: it is tried again
                 raise
@@ -250,7 +250,6 @@ class Executor:
             if unusable is not None:
                 result = Result(intent=action_id, attempt=attempt, error=unusable)
             else:
-                digest = codec.digest_of(intent.arguments)
                 invariants.check_may_run(self.host.state, action_id, attempt, self.host.incarnation, digest)
                 result, blobs = await self._outcome(action, intent, attempt)
             tool = self.tools.get(intent.tool)
@@ -282,13 +281,15 @@ class Executor:
             self._began = {key for key in self._began if key[0] in open_ones or key[0] in self.running}
         self._began.add((action_id, attempt))
 
-    async def _approved(self, action: Action) -> tuple[Intent, Failure | None]:
-        """The intent with the arguments that were approved, or why it can never run."""
+    async def _approved(self, action: Action) -> tuple[Intent, str, Failure | None]:
+        """The intent with the arguments that are at hand, their digest, and why it can never run, if it cannot."""
         try:
             intent = await self.host.full_intent(action)
         except (BlobMissing, LogCorrupt) as error:
-            return action.intent, Failure(kind="permanent", message=f"its arguments are gone: {error}", definite=True)
-        return intent, _other_arguments(intent)
+            gone = Failure(kind="permanent", message=f"its arguments are gone: {error}", definite=True)
+            return action.intent, "", gone
+        digest = codec.digest_of(intent.arguments)
+        return intent, digest, _other_arguments(intent, digest)
 
     async def _write_down(self, entries: list[NewEntry], blobs: list[tuple[str, bytes]]) -> None:
         """Append a result; while the log is away, keep trying: what happened must not be forgotten."""
@@ -467,9 +468,9 @@ def rehearsed(action: int) -> Cancel:
     return Cancel(intent=action, reason="dry run: it was approved, and not carried out")
 
 
-def _other_arguments(intent: Intent) -> Failure | None:
-    """Why these are not the arguments that were approved, if they are not."""
-    if codec.digest_of(intent.arguments) == intent.arguments_digest:
+def _other_arguments(intent: Intent, digest: str) -> Failure | None:
+    """Why arguments with this digest are not those that were approved, if they are not."""
+    if digest == intent.arguments_digest:
         return None
     return Failure(kind="permanent", message="its arguments are not those of its digest", definite=True)
 
@@ -480,4 +481,4 @@ def _unreleasable(intent: Intent, output: Output) -> Failure | None:
     if size > codec.PAYLOAD_BYTES_MAX:
         message = f"the answer has {size} bytes; at most {codec.PAYLOAD_BYTES_MAX} fit: write the rest to a file"
         return Failure(kind="permanent", message=message, definite=True)
-    return _other_arguments(intent)
+    return _other_arguments(intent, codec.digest_of(intent.arguments))

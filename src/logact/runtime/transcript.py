@@ -39,12 +39,26 @@ CACHED_ENTRIES_MAX = 4096
 _SHOWN = (Input, Inference, Compaction, Intent, Result, Abort, Expiry, Cancel, Control, Recovery, Undone, Output)
 
 
+class _Told:
+    """A conversation so far: the context it was built from, its messages, and the calls that have no answer yet."""
+
+    __slots__ = ("context", "last", "messages", "run", "unanswered")
+
+    def __init__(self, run: int) -> None:
+        self.run = run
+        self.context: list[int] = []
+        self.messages: list[Message] = []
+        self.unanswered: dict[int, Call] = {}
+        self.last = ""
+
+
 class Transcript:
-    """Builds the messages of runs from a log."""
+    """Builds the messages of runs from a log. What was built for the turn before is gone on from."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self._entries: dict[int, Entry] = {}
+        self._told = _Told(0)
         host.tail.observe(self._observe)
 
     def _observe(self, state: State, entry: Entry) -> None:
@@ -62,31 +76,36 @@ class Transcript:
 
     async def messages(self, run: RunState) -> list[Message]:
         """The conversation so far. Every tool call has exactly one answer."""
-        found: list[Message] = []
-        unanswered: dict[int, Call] = {}
-        last = ""
-        for position in run.context:
-            entry = await self.entry(position)
-            payload = entry.payload
-            if isinstance(payload, Inference):
-                found += self._unanswered(unanswered, last)
-                found.append(Message(role="assistant", text=payload.text, calls=payload.calls))
-                unanswered = dict(enumerate(payload.calls))
-                for index, call in enumerate(payload.calls):
-                    if call.broken:
-                        found.append(_tool_message(unanswered.pop(index), call.broken, error=True))
-            elif isinstance(payload, (Input, Compaction)):
-                found += self._unanswered(unanswered, last)
-                found.append(await self._user_message(payload))
-            else:
-                text, error, parts = await self._outcome(entry)
-                last = text
-                index = await self._call_of(entry)
-                if index in unanswered:
-                    call = unanswered.pop(index)
-                    images = tuple([await self._image(part.blob) for part in parts if part.blob is not None])
-                    found.append(msgspec.structs.replace(_tool_message(call, text, error=error), images=images))
-        return found + self._unanswered(unanswered, last)
+        told, self._told = self._told, _Told(0)  # whoever works on it has it alone, and an error leaves nothing half
+        if told.run != run.id or run.context[: len(told.context)] != told.context:
+            told = _Told(run.id)  # another run, or its context was compacted
+        for position in run.context[len(told.context) :]:
+            await self._tell(told, await self.entry(position))
+            told.context.append(position)
+        self._told = told
+        return told.messages + self._unanswered(dict(told.unanswered), told.last)
+
+    async def _tell(self, told: _Told, entry: Entry) -> None:
+        """One more entry of the context."""
+        payload = entry.payload
+        if isinstance(payload, Inference):
+            told.messages += self._unanswered(told.unanswered, told.last)
+            told.messages.append(Message(role="assistant", text=payload.text, calls=payload.calls))
+            told.unanswered = dict(enumerate(payload.calls))
+            for index, call in enumerate(payload.calls):
+                if call.broken:
+                    told.messages.append(_tool_message(told.unanswered.pop(index), call.broken, error=True))
+        elif isinstance(payload, (Input, Compaction)):
+            told.messages += self._unanswered(told.unanswered, told.last)
+            told.messages.append(await self._user_message(payload))
+        else:
+            text, error, parts = await self._outcome(entry)
+            told.last = text
+            index = await self._call_of(entry)
+            if index in told.unanswered:
+                call = told.unanswered.pop(index)
+                images = tuple([await self._image(part.blob) for part in parts if part.blob is not None])
+                told.messages.append(msgspec.structs.replace(_tool_message(call, text, error=error), images=images))
 
     @staticmethod
     def _unanswered(calls: dict[int, Call], last: str) -> list[Message]:

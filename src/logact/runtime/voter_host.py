@@ -116,6 +116,8 @@ class VoterHost:
         asked: set[str] = set()
         names = voting.shadowed(policy)
         while True:
+            if policy is not None and asked.issuperset(policy.voters):
+                return votes
             names = [*names, *voting.wanted(policy, intent.effect, counted(votes), intent.tool)]
             stage = [name for name in dict.fromkeys(names) if name not in asked and self._inline(policy, name)]
             if not stage:
@@ -203,7 +205,7 @@ class VoterHost:
 
     def due(self, state: State) -> list[tuple[Action, Voter]]:
         """The votes that this host owes: undecided actions whose policy wants a voter that lives here."""
-        if state.halted:
+        if not state.open_actions or state.halted:
             return []
         found: list[tuple[Action, Voter]] = []
         for action in state.undecided():
