@@ -266,21 +266,24 @@ def decode_record(body: bytes, record: int) -> list[Entry]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LogCorrupt(f"Record {record} cannot be read", received=str(error)) from error
     found: list[Entry] = []
+    first = record * RECORD_ENTRIES_MAX
+    payloads, boxes = box.payloads, len(box.payloads)
     for place, entry in enumerate(head.entries):
-        boxed = box.payloads[place] if place < len(box.payloads) else None
+        boxed = payloads[place] if place < boxes else None
+        run, action = entry.run, entry.action
         found.append(
             Entry(
-                position=position_of(record, place),
+                position=first + place,
                 kind=entry.kind,
                 payload=_decode_payload(entry, boxed, record),
                 author=Author(entry.role, entry.name, head.writer),
                 time_ms=head.time,
                 log=head.log,
                 agent=entry.agent,
-                run=resolve(entry.run, record),
-                action=resolve(entry.action, record),
+                run=run if run >= 0 else first - 1 - run,
+                action=action if action >= 0 else first - 1 - action,
                 tool=entry.tool,
-                causes=tuple(resolve(cause, record) for cause in entry.causes) if entry.causes else (),
+                causes=tuple([resolve(cause, record) for cause in entry.causes]) if entry.causes else (),
                 critical=entry.critical,
                 version=entry.version,
                 key=head.key,
@@ -308,12 +311,13 @@ def _decode_payload(entry: EntryHead, box: _Box | None, record: int) -> Payload:
         payload: Payload = _decoders[entry.kind](box.data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _unknown(entry.kind, box)
-    changes = {}
+    changes = None
     for field in cls.REFERENCES:
         value = getattr(payload, field)
         if value < 0:
+            changes = changes or {}
             changes[field] = resolve(value, record)
-    return msgspec.structs.replace(payload, **changes) if changes else payload
+    return msgspec.structs.replace(payload, **changes) if changes is not None else payload
 
 
 def _unknown(kind: str, box: _Box) -> Unknown:
