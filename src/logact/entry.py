@@ -305,7 +305,10 @@ class Cancel(Payload, frozen=True, kw_only=True):
 
 
 class Started(Payload, frozen=True, kw_only=True):
-    """An executor is about to act. It acts only once it has folded up to this entry and seen it take effect."""
+    """An executor is about to act. It acts only once it has folded up to this entry and seen it take effect.
+
+    While the action runs, some entry of this incarnation comes at least every ``lease_ms`` (0: it promises nothing).
+    """
 
     intent: int
     attempt: int = 1
@@ -327,7 +330,8 @@ class Result(Payload, frozen=True, kw_only=True):
     """What happened. Either ``error`` is set, or the value is (in place, or as a blob).
 
     Of a failure, ``retry_at_ms`` (wall clock) says when the action is tried again, as a new intent; until then the
-    call is not settled. ``gave_up`` says why it is not tried again any more.
+    call is not settled. ``gave_up`` says why it is not tried again any more. ``shut_until_ms`` (wall clock): the
+    tool's environment is gone, and its circuit is open until then.
     """
 
     intent: int
@@ -341,6 +345,7 @@ class Result(Payload, frozen=True, kw_only=True):
     truncated: bool = False
     retry_at_ms: int = 0
     gave_up: str = ""
+    shut_until_ms: int = 0
     REFERENCES: ClassVar[tuple[str, ...]] = ("intent",)
 
 
@@ -500,9 +505,13 @@ class Mail(Payload, frozen=True, kw_only=True):
 
 
 class Heartbeat(Payload, frozen=True, kw_only=True):
-    """A sign of life of an incarnation; its first one says which process it is."""
+    """A sign of life of an incarnation; its first one says which process it is, which ``part`` it plays, and the
+    lease that it keeps: while it works, something of it comes at least every ``lease_ms`` (0: it promises nothing).
+    """
 
     agent: str = ""
+    part: str = ""
+    lease_ms: int = 0
     host: str = ""
     pid: int = 0
     started: int = 0

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from logact.core import breaking
 from logact.core.settling import ANSWER, close_turn, ended, mark, may_repeat, note_undone, settle, settle_call
 from logact.core.state import Action, Attempt, CallState, State
 from logact.core.watching import CODES, begin_anew, note_finding
 from logact.entry import Entry, Failure, Finding, Output, Recovery, Result, Started, Undone
+
+HUNG = "hung"
+"""The code of a finding that an incarnation (``holder``) let its lease run out."""
+
+FENCED_KEPT = 1000
 
 AMBIGUOUS = frozenset({"timeout", "ambiguous", "cancelled", "crash"})
 """Failures after which the effect may have happened; for strict effects they leave the action in doubt."""
@@ -20,7 +26,11 @@ def on_started(state: State, entry: Entry, started: Started) -> str:
         return why
     if started.attempt != len(action.attempts) + 1:
         return f"attempt {started.attempt} is not the next of action {action.id}"
-    action.attempts.append(Attempt(started.attempt, entry.author.incarnation, started.epoch, entry.position))
+    attempt = Attempt(started.attempt, entry.author.incarnation, started.epoch, entry.position)
+    attempt.lease_ms = started.lease_ms
+    action.attempts.append(attempt)
+    if state.circuits:
+        breaking.on_start(state, action)
     action.status = "executing"
     action.restart_allowed = False
     mark(state, action, entry.position)
@@ -48,6 +58,12 @@ def start_problem(state: State, action: Action, incarnation: str, epoch: int) ->
         return f"run {run.id} is a dry run"
     if run.status == "stopped":
         return f"run {run.id} was stopped"
+    if incarnation in state.fenced:
+        return f"incarnation {incarnation} was found hung at position {state.fenced[incarnation]}, and is fenced off"
+    if state.circuits:
+        why = breaking.start_problem(state, action)
+        if why:
+            return why
     return state.blocked(action)
 
 
@@ -65,6 +81,8 @@ def on_result(state: State, entry: Entry, result: Result) -> str:
         return _late_result(state, action, theirs, result)
     theirs.reported = True
     error = result.error
+    if state.circuits or result.shut_until_ms or (error is not None and error.kind == breaking.ENVIRONMENT):
+        breaking.on_result(state, entry, action, result)
     action.error = error
     if error is None:
         action.status, action.happened = "executed", True
@@ -78,7 +96,7 @@ def on_result(state: State, entry: Entry, result: Result) -> str:
     if action.status == "failed" and result.gave_up:
         action.status, action.reason = "failed_final", result.gave_up
     elif action.status == "failed" and result.retry_at_ms > 0 and may_repeat(action):
-        action.retry_at_ms = result.retry_at_ms
+        action.retry_at_ms, action.shut = result.retry_at_ms, result.shut_until_ms > 0
         action.retry_delay_ms = max(0, result.retry_at_ms - entry.time_ms)
     settle(state, action, entry.position, result.state_after or error, result)
     return ""
@@ -193,6 +211,8 @@ def on_recovery(state: State, entry: Entry, recovery: Recovery) -> str:
 def on_finding(state: State, entry: Entry, finding: Finding) -> str:
     if finding.code in CODES:
         return note_finding(state, entry, finding)
+    if finding.code == HUNG:
+        return _fence_off(state, entry, finding)
     if finding.code != "in_doubt":
         return ""
     for key in finding.cites:
@@ -200,4 +220,24 @@ def on_finding(state: State, entry: Entry, finding: Finding) -> str:
         if action is not None and action.status == "executing" and not action.restart_allowed:
             action.status = "in_doubt"
             action.reason = finding.message
+    return ""
+
+
+def _fence_off(state: State, entry: Entry, finding: Finding) -> str:
+    """An incarnation was found hung: nothing that it begins takes effect any more, and what it runs is in doubt."""
+    life = state.incarnations.get(finding.holder)
+    if life is None:
+        return f"incarnation {finding.holder!r} is not known"
+    if life.left:
+        return f"incarnation {finding.holder} has left already"
+    if finding.holder in state.fenced:
+        return f"it is known since position {state.fenced[finding.holder]}"
+    state.fenced[finding.holder] = entry.position
+    if len(state.fenced) > FENCED_KEPT:
+        del state.fenced[next(iter(state.fenced))]
+    for key in state.open_actions:
+        action = state.actions[key]
+        mine = action.current is not None and action.current.incarnation == finding.holder
+        if mine and action.status == "executing" and not action.restart_allowed:
+            action.status, action.reason = "in_doubt", finding.message
     return ""

@@ -31,6 +31,8 @@ from logact.entry import (
 IGNORED_KEPT = 100
 KEYS_KEPT = 10_000
 INCARNATIONS_KEPT = 1000
+SILENT_KEPT = 2000
+"""How many lives are kept although some of them never said goodbye."""
 
 
 _CARRYING = frozenset(
@@ -50,6 +52,12 @@ _CARRYING = frozenset(
     )
 )
 """Kinds without which a run looks as if less had happened than did."""
+
+
+_BEGINNING = frozenset(
+    ("Inference", "Compaction", "Intent", "Vote", "Commit", "Abort", "Expiry", "Started", "Recovery")
+)
+"""Kinds that a fenced incarnation may not write any more; what became of what it had begun, it may still say."""
 
 
 def initial(log: str = "", *, keep: bool = False) -> State:
@@ -98,6 +106,8 @@ def _record_problem(state: State, entry: Entry) -> str:
         life = state.incarnations[writer] = Incarnation(role=entry.author.role, name=entry.author.name)
         if len(state.incarnations) > INCARNATIONS_KEPT:
             _forget_the_gone(state)
+        if entry.number > 1 and state.forgotten:
+            life.number, life.hash = entry.number - 1, entry.previous  # it was silent for long, and let go
     if life.number == entry.number and life.hash == entry.record_hash:
         state.duplicate = record
         return "the record is a duplicate"
@@ -122,9 +132,17 @@ def _record_problem(state: State, entry: Entry) -> str:
 def _forget_the_gone(state: State) -> None:
     """Lives that said goodbye may go, but for those whose open actions somebody still has to settle."""
     needed = {one.incarnation for key in state.open_actions for one in state.actions[key].attempts}
+    needed |= {held.holder for held in state.agents.values()}
     gone = [key for key, life in state.incarnations.items() if life.left and key not in needed]
     for key in gone[: INCARNATIONS_KEPT // 2]:
         del state.incarnations[key]
+    if len(state.incarnations) <= SILENT_KEPT:
+        return
+    # killed processes never say goodbye: those that were silent for longest go, though one may only be idle
+    silent = sorted((life.last, key) for key, life in state.incarnations.items() if life.last and key not in needed)
+    for _, key in silent[: SILENT_KEPT // 2]:
+        del state.incarnations[key]
+        state.forgotten += 1
 
 
 def _entry_problem(state: State, entry: Entry) -> str:
@@ -138,6 +156,9 @@ def _entry_problem(state: State, entry: Entry) -> str:
         return f"this version does not know {entry.kind} version {entry.version}"
     if isinstance(entry.payload, Unknown):
         return f"its payload does not fit a {entry.kind}"
+    if state.fenced and entry.kind in _BEGINNING and entry.author.incarnation in state.fenced:
+        at = state.fenced[entry.author.incarnation]
+        return f"its writer was found hung at position {at}, and is fenced off"
     allowed = MAY_APPEND.get(entry.author.role)  # type: ignore[call-overload]
     if allowed is None or entry.kind not in allowed:
         return f"the role {entry.author.role!r} may not append a {entry.kind}"

@@ -150,6 +150,7 @@ def on_intent(state: State, entry: Entry, intent: Intent) -> str:
     if before is not None:
         action.retries = before.retries + 1
         action.scheduled = before.scheduled + (before.retry_at_ms > 0)
+        action.waited = before.waited + before.shut
         action.first_ms = before.first_ms or before.proposed_ms
         # what may have happened must look the same to the outside world; what certainly did not is a new request
         maybe = before.key_of or (before.id if before.happened is None else 0)

@@ -58,9 +58,10 @@ def schedule(
         return Schedule()
     if not (failure.definite or effect in ("read", "idempotent")):
         return Schedule()  # it may have happened
-    if action.scheduled >= rule.max_retries:
+    tries = action.scheduled - action.waited  # what waited for a tool's circuit was no try of this schedule
+    if tries >= rule.max_retries:
         return Schedule(gave_up=f"tried {action.retries + 1} times, and given up")
-    at_ms = now_ms + round(delay_s(rule, action.scheduled, failure, random) * 1000)
+    at_ms = now_ms + round(delay_s(rule, tries, failure, random) * 1000)
     since_ms = action.first_ms or action.proposed_ms
     if rule.total_s and at_ms - since_ms > rule.total_s * 1000:
         return Schedule(gave_up=f"given up after {action.retries + 1} tries: {rule.total_s:g} s would be over")

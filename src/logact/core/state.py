@@ -31,7 +31,8 @@ OPEN: frozenset[str] = frozenset({"proposed", "validated", "executing", "in_doub
 class Attempt(msgspec.Struct, omit_defaults=True):
     """One start of an action: by whom (incarnation), in which epoch, and where its ``Started`` stands.
 
-    ``reported``: a result of it came, in time or late; only the first counts.
+    ``reported``: a result of it came, in time or late; only the first counts. ``lease_ms``: while it runs, its
+    incarnation gives a sign of life at least so often (0: it promised nothing).
     """
 
     number: int
@@ -39,6 +40,7 @@ class Attempt(msgspec.Struct, omit_defaults=True):
     epoch: int
     position: int
     reported: bool = False
+    lease_ms: int = 0
 
 
 class Action(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -46,9 +48,10 @@ class Action(msgspec.Struct, omit_defaults=True, kw_only=True):
     scope, that stood before the intent: a vote that depends on history counts only if it had seen them.
 
     Of an action that is tried again: ``retries`` counts the earlier tries, ``scheduled`` those of them that failed
-    with a schedule, ``first_ms`` is when the first was proposed. ``key_of`` is the earlier try whose external key it
+    with a schedule (``waited`` those of these that waited for the tool's circuit), ``first_ms`` is when the first was
+    proposed. ``key_of`` is the earlier try whose external key it
     uses, since that one may have happened (0: a key of its own). ``retry_at_ms`` and ``retry_delay_ms`` are its own
-    schedule.
+    schedule; ``shut``: it waits for the tool's circuit.
     """
 
     id: int
@@ -75,6 +78,8 @@ class Action(msgspec.Struct, omit_defaults=True, kw_only=True):
     key_of: int = 0
     retry_at_ms: int = 0
     retry_delay_ms: int = 0
+    waited: int = 0
+    shut: bool = False
     undone_by: int = 0
     conflict: bool = False
     cancel_wanted: bool = False
@@ -175,12 +180,34 @@ class Incarnation(msgspec.Struct, omit_defaults=True, kw_only=True):
     left: bool = False
 
 
+class Circuit(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What is known of a tool whose environment failed: how often in a row, and until when it is left alone.
+
+    ``until_ms`` (wall clock) and ``delay_ms`` are of the latest opening, which stands at ``at`` (0: it is closed,
+    and only counts). ``opened`` counts openings in a row, ``since_ms`` is when the first was. ``trial`` is the action
+    that tries whether the environment is back; nothing else of the tool starts meanwhile.
+    """
+
+    failures: int = 0
+    opened: int = 0
+    at: int = 0
+    until_ms: int = 0
+    delay_ms: int = 0
+    since_ms: int = 0
+    trial: int = 0
+
+
 class Ignored(msgspec.Struct):
     """An entry that took no effect, and why."""
 
     position: int
     kind: str
     why: str
+
+
+def circuit_key(agent: str, tool: str) -> str:
+    """Under what a tool's circuit is kept."""
+    return f"{agent} {tool}"
 
 
 class State(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -190,6 +217,9 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
     does not understand (read on, never act); ``broken`` the first place where a writer's chain does not fit.
     ``keep`` holds on to settled actions of finished runs, for views; agents let them go. ``undoing`` names, by the
     action that is to be undone, the open action that undoes it; ``undone`` where those were undone that were let go.
+    ``fenced`` are incarnations that were found hung, and where; nothing that they begin takes effect any more.
+    ``circuits`` are tools whose environment failed, by agent and tool. ``forgotten`` counts lives that were let go
+    although they never said goodbye.
     """
 
     log: str = ""
@@ -215,6 +245,9 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
     claims: dict[str, str] = {}
     undoing: dict[int, int] = {}
     undone: dict[int, int] = {}
+    fenced: dict[str, int] = {}
+    circuits: dict[str, Circuit] = {}
+    forgotten: int = 0
     checkpoint: int = 0
     counted_at_checkpoint: int = 0
     duplicate: int = 0
@@ -243,6 +276,11 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
         """The epoch of an agent's executor role."""
         held = self.agents.get(agent)
         return held.epoch if held else 0
+
+    def circuit(self, intent: Intent) -> Circuit | None:
+        """The open circuit of an intent's tool, if it is open."""
+        found = self.circuits.get(circuit_key(intent.agent, intent.tool)) if self.circuits else None
+        return found if found is not None and found.at else None
 
     def undecided(self) -> list[Action]:
         """Actions that wait for a decision, in order."""
