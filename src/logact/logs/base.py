@@ -149,10 +149,15 @@ class StoredRecord(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What one read returned: matching records, and the record number up to which everything was looked at."""
+    """What one read returned: matching records, and the record number up to which everything was looked at.
+
+    ``end`` says that the log ended at ``upto`` when it was read, so that nobody need read once more to find that out.
+    An engine that does not know leaves it False.
+    """
 
     records: tuple[StoredRecord, ...]
     upto: int
+    end: bool = False
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -501,7 +506,10 @@ class SharedLog:
                         yield entry
             if page.upto > cursor:
                 cursor = page.upto
+                more = not page.end
             else:
+                more = False
+            if not more:
                 await self.engine.wait(cursor, FOLLOW_WAIT_S)
 
     async def get(self, position: int) -> Entry:

@@ -92,14 +92,15 @@ class MemoryEngine(Engine):
         upto = after
         if limit <= 0:
             return Page((), after)
-        for number in range(after + 1, self.tail_now() + 1):
+        tail = self.tail_now()
+        for number in range(after + 1, tail + 1):
             body, heads = self.records[number - self.first]
             upto = number
             if matching is None or matching.fits_record(heads, number):
                 found.append(StoredRecord(number, body))
                 if len(found) >= limit:
                     break
-        return Page(tuple(found), upto)
+        return Page(tuple(found), upto, end=upto >= tail)
 
     async def last_checkpoint(self) -> int:
         for number in range(self.tail_now(), self.first - 1, -1):

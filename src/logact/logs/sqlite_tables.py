@@ -264,7 +264,7 @@ class Tables:
             return Page((), after)
         rows = min(limit if matching is None else scan_max, scan_max)
         found: list[StoredRecord] = []
-        upto, size = after, 0
+        upto, size, end = after, 0, False
         cursor = connection.execute(_PAGE, (self._base + max(after, 0), self._base + RECORDS_MAX, rows))
         try:
             for row in cursor:
@@ -280,9 +280,11 @@ class Tables:
                         break
                 if size >= bytes_max:
                     break
+            else:
+                end = upto - after < rows  # fewer than were asked for: there are no more
         finally:
             cursor.close()
-        return Page(tuple(found), upto) if upto > after else self._nothing(connection, after)
+        return Page(tuple(found), upto, end) if upto > after else self._nothing(connection, after)
 
     def _nothing(self, connection: sqlite3.Connection, after: int) -> Page:
         """Nothing stands right after ``after``: at the tail, or trimmed, or damaged?"""
@@ -302,7 +304,7 @@ class Tables:
                 expected=f"record {after + 1}",
                 todo="restore a backup",
             )
-        return Page((), after)
+        return Page((), after, end=after >= tail)
 
     @staticmethod
     def _checked(row: tuple[Any, ...]) -> bytes:

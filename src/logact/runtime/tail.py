@@ -130,8 +130,8 @@ class Tail:
                     self._apply(codec.decode_record(stored.body, stored.record), stored.record)
                     if problem and not self.state.broken:
                         self.state.broken = f"position {position_of(stored.record)}: {problem}"
-            if not page.records:
-                break  # a short page is no end: an engine also limits its bytes
+            if page.end or not page.records:
+                break  # a short page alone is no end: an engine also limits its bytes
         self._wake()
         return self.state
 

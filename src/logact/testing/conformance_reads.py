@@ -40,6 +40,18 @@ class Reads(Conformance):
             assert await numbers_of(engine, limit=3) == numbers
 
     @scenario
+    async def test_end_means_the_end(self) -> None:
+        """A page that says ``end`` left nothing out: whatever its limit and filter, the log ended at its ``upto``."""
+        async with self.opened() as engine:
+            await _mixture(engine)
+            tail = await engine.tail()
+            for matching in (None, *_filters()):
+                for after in range(tail + 2):
+                    for limit in (0, 1, 3, READ_RECORDS_MAX):
+                        page = await engine.read(after, limit, matching)
+                        assert not page.end or page.upto >= tail, f"after {after}, limit {limit}"
+
+    @scenario
     async def test_pages_are_capped(self) -> None:
         """No page holds more than READ_RECORDS_MAX records; the remainder follows."""
         async with self.opened() as engine:

@@ -234,9 +234,10 @@ class World:
 
     # --- time ------------------------------
 
-    def later(self, delay_s: float, action: Callable[..., object], *args: Any) -> None:
-        """Something that the world does, whoever lives by then."""
-        self.loop.call_later(delay_s, action, *args, context=self.outside)
+    def later(self, delay_s: float, action: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+        """Something that the world does, whoever lives by then, unless it is cancelled."""
+        handle: asyncio.TimerHandle = self.loop.call_later(delay_s, action, *args, context=self.outside)
+        return handle
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run to the end of ``main``; then everything that is left is buried."""
