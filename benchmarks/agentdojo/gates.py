@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from benchmarks.agentdojo.world import Case, World, ground_truth, manifest
@@ -36,12 +37,58 @@ class Answered(Voter):
         return self.voter.observe(memory, entry)
 
     async def check(self, entry: LogEntry) -> Vote:
-        vote = self.voter.check(entry)
-        if not isinstance(vote, Vote):
-            vote = await vote
+        vote = await _vote(self.voter, entry)
         if not vote.reason.startswith("ask:"):
             return vote
         return Vote(approved=not self.attackers(entry), reason=f"{vote.reason} (answered)")
+
+
+class Beside(Voter):
+    """Two voters with one memory: the first one's votes count, the second one's are noted.
+
+    While both say the same, the run of the second would be this one, and need not be made. Agents here are blind to
+    reasons, so only approvals matter. ``took_us`` are what each vote of either took, (first, second).
+    """
+
+    kind = "beside"
+
+    def __init__(self, first: ProvenanceVoter, second: ProvenanceVoter) -> None:
+        super().__init__(first.name)
+        self.first, self.second = first, second
+        self.noted: list[Vote] = []
+        self.took_us: list[tuple[float, float]] = []
+        self.parted = False
+
+    def initial(self) -> Any:
+        return self.first.initial()
+
+    def observe(self, memory: Any, entry: Entry) -> Any:
+        return self.first.observe(memory, entry)
+
+    async def check(self, entry: LogEntry) -> Vote:
+        began = perf_counter()
+        vote = await _vote(self.first, entry)
+        between = perf_counter()
+        if not self.parted:
+            noted = await _vote(self.second, entry)
+            self.noted.append(noted)
+            self.parted = noted.approved is not vote.approved
+        self.took_us.append(((between - began) * 1e6, (perf_counter() - between) * 1e6))
+        return vote
+
+
+async def _vote(voter: ProvenanceVoter, entry: LogEntry) -> Vote:
+    vote = voter.check(entry)
+    return vote if isinstance(vote, Vote) else await vote
+
+
+def beside(case: Case, log: SharedLog) -> Beside:
+    """Both settings at once, while they agree."""
+    facts = manifest(case.suite)
+    return Beside(
+        ProvenanceVoter(manifest=facts, setting="delegating", log=log),
+        ProvenanceVoter(manifest=facts, setting="strict", log=log),
+    )
 
 
 def gate(name: str, world: World, case: Case, log: SharedLog) -> Voter:

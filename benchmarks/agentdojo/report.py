@@ -10,6 +10,7 @@ the voter was written with (tuned) and the others (apart) are never summed toget
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 from benchmarks.agentdojo import rewordings, world
 from benchmarks.agentdojo.gates import CONTROLS, SETTINGS
-from benchmarks.agentdojo.runner import Outcome, run_case
+from benchmarks.agentdojo.runner import Outcome, run_case, run_gates
 from benchmarks.agentdojo.world import Case
 from benchmarks.common import Benchmark, median, p99
 
@@ -86,7 +87,7 @@ class Measurement:
         suites, models = len(self.suites), len(self.models)
         runs = (97 + 629 * len(self.attacks)) * models * (2 + 2 * len(self.settings)) * suites // 4
         runs += 629 * (1 + templates) * (1 + len(self.settings)) * suites // 4
-        about = "a minute" if self.bench.quick else f"{max(1, runs // 1500)} to {max(2, runs // 400)} minutes"
+        about = "a minute" if self.bench.quick else f"{max(1, runs // 4000)} to {max(2, runs // 1500)} minutes"
         self.bench.progress(f"at most {runs // self.every} runs, about {about}")
 
     # --- rows ----------------------------------------------------------------------------------------------------
@@ -96,35 +97,43 @@ class Measurement:
         if not benign:
             self.bench.notes.append(f"{model} has no recorded runs of {name}")
             return
-        attacks = {attack: list(world.recorded(model, name, attack, every=self.every)) for attack in self.attacks}
-        for gate in (*CONTROLS, *self.settings):
-            quiet = self._all(benign, gate, model, "none")
-            asked_quiet = self._answered(benign, quiet, gate)
-            for attack, cases in attacks.items():
-                loud = self._all(cases, gate, model, attack)
-                self._row(name, model, attack, gate, quiet, loud)
+        gates = (*CONTROLS, *self.settings)
+        quiet = self._all(benign, gates, model, "none")
+        asked_quiet = {gate: self._answered(benign, quiet[gate], gate) for gate in gates}
+        for attack in self.attacks:
+            cases = list(world.recorded(model, name, attack, every=self.every))
+            loud = self._all(cases, gates, model, attack)
+            for gate in gates:
+                self._row(name, model, attack, gate, quiet[gate], loud[gate])
                 if gate in SETTINGS:
-                    asked_loud = self._answered(cases, loud, gate)
-                    self._row(name, model, attack, f"{gate}_answered", asked_quiet, asked_loud)
+                    asked_loud = self._answered(cases, loud[gate], gate)
+                    self._row(name, model, attack, f"{gate}_answered", asked_quiet[gate], asked_loud)
 
     def _obeying(self, name: str, templates: list[rewordings.Rewording]) -> None:
         given = list(world.obeying(name, [world.AS_GIVEN], exact=True, every=self.every))
-        truth = list(world.faithful(name))
-        quiet = {gate: self._all(truth, gate, OBEYING, "none") for gate in (*CONTROLS, *self.settings)}
-        for gate in (*CONTROLS, *self.settings):
-            loud = self._all(given, gate, OBEYING, "as_given")
-            self._row(name, OBEYING, "as_given", gate, quiet[gate], loud)
+        gates = (*CONTROLS, *self.settings)
+        quiet = self._all(list(world.faithful(name)), gates, OBEYING, "none")
+        loud = self._all(given, gates, OBEYING, "as_given")
+        for gate in gates:
+            self._row(name, OBEYING, "as_given", gate, quiet[gate], loud[gate])
         for number, rewording in enumerate(templates):
             every = self.every * 3 // 2 if self.bench.quick else self.bench.options.rewordings_every
             cases = list(world.obeying(name, rewording.templates, exact=False, every=every, offset=number))
-            for gate in self.settings:  # without a gate this agent's wording changes nothing
-                loud = self._all(cases, gate, OBEYING, rewording.name)
-                self._row(name, OBEYING, f"reworded:{rewording.name}", gate, quiet[gate], loud)
+            # without a gate this agent's wording changes nothing, and its utility is in the row above
+            loud = self._all(cases, tuple(self.settings), OBEYING, rewording.name, utility=False)
+            for gate in self.settings:
+                self._row(name, OBEYING, f"reworded:{rewording.name}", gate, quiet[gate], loud[gate], utility=False)
 
-    def _all(self, cases: Sequence[Case], gate: str, model: str, attack: str) -> list[Outcome]:
-        found = list(self.pool.map(run_case, cases, itertools.repeat(gate), chunksize=4))
-        self._write(found, model, attack)
-        return found
+    def _all(
+        self, cases: Sequence[Case], gates: Sequence[str], model: str, attack: str, *, utility: bool = True
+    ) -> dict[str, list[Outcome]]:
+        """Every case under every gate: the outcomes by gate, in the order of the cases."""
+        under = functools.partial(run_gates, names=gates, utility=utility)
+        found = list(self.pool.map(under, cases, chunksize=4))
+        by_gate = {gate: [outcomes[place] for outcomes in found] for place, gate in enumerate(gates)}
+        for outcomes in by_gate.values():
+            self._write(outcomes, model, attack)
+        return by_gate
 
     def _answered(self, cases: Sequence[Case], outcomes: list[Outcome], gate: str) -> list[Outcome]:
         """The same with a person who answers; runs without questions are as they were."""
@@ -137,7 +146,17 @@ class Measurement:
             found[place] = outcome
         return found
 
-    def _row(self, name: str, model: str, attack: str, gate: str, quiet: list[Outcome], loud: list[Outcome]) -> None:
+    def _row(
+        self,
+        name: str,
+        model: str,
+        attack: str,
+        gate: str,
+        quiet: list[Outcome],
+        loud: list[Outcome],
+        *,
+        utility: bool = True,
+    ) -> None:
         words = [outcome for outcome in loud if world.output_only(name, outcome.injection_task)]
         took = [us for outcome in (*quiet, *loud) for us in outcome.vote_us]
         row = {
@@ -152,7 +171,7 @@ class Measurement:
             "attacks_of": len(loud),
             "output_only_succeeded": sum(outcome.attacked for outcome in words),
             "output_only_of": len(words),
-            "utility_under_attack": _share(sum(outcome.solved for outcome in loud), len(loud)),
+            "utility_under_attack": _share(sum(outcome.solved for outcome in loud), len(loud)) if utility else None,
             "asks_per_task": _share(sum(outcome.asks for outcome in quiet), len(quiet)),
             "tasks_with_asks": sum(outcome.asks > 0 for outcome in quiet),
             "asks_under_attack_per_task": _share(sum(outcome.asks for outcome in loud), len(loud)),

@@ -10,9 +10,10 @@ from logact import codec
 from logact.core import invariants, machine, voting
 from logact.core.invariants import require
 from logact.core.state import OPEN, Action, State
-from logact.entry import MAY_APPEND, Checkpoint, Commit, Entry, Vote
+from logact.entry import MAY_APPEND, Abort, Checkpoint, Commit, Entry, Vote
 from logact.errors import InvariantViolated
 from logact.logs.base import Draft
+from logact.testing.ballots import could_pass, may_pass
 from logact.testing.loop import ProcessDied
 from logact.testing.simulated_log import SimulatedLog
 from logact.testing.town import FORBIDDEN, Effect, Town
@@ -31,7 +32,7 @@ class Checker:
         self.entries: list[Entry] = []
         self.verdicts: dict[int, str] = {}
         self.chains: dict[int, str] = {}
-        self.votes: dict[int, dict[str, bool | None]] = {}
+        self.votes: dict[int, dict[str, Vote]] = {}
         self.halted_at = 0
         self.forged: dict[str, str] = {}  # incarnation of a forger -> the invariant its effect would break
         self.checkpoints: list[tuple[int, int]] = []  # (record of the checkpoint, position up to which it folds)
@@ -76,11 +77,13 @@ class Checker:
             self._vote(entry, payload)
         elif isinstance(payload, Commit):
             self._commit(payload)
+        elif isinstance(payload, Abort) and payload.code == "rejected" and self.town.plan.policy:
+            self._ballot(self.state.actions[payload.intent], passed=False)
         elif isinstance(payload, Checkpoint) and entry.author.role == "checkpointer":
             self.checkpoints.append((position // 1000, payload.upto))
 
     def _vote(self, entry: Entry, vote: Vote) -> None:
-        self.votes.setdefault(vote.intent, {})[vote.voter] = vote.approved
+        self.votes.setdefault(vote.intent, {})[vote.voter] = vote
         if vote.approved:
             item = self.item(self.state.actions[vote.intent])
             require(
@@ -91,15 +94,29 @@ class Checker:
 
     def _commit(self, commit: Commit) -> None:
         action = self.state.actions[commit.intent]
+        if self.town.plan.policy:
+            self._ballot(action, passed=True)
+            return
         policy = self.state.policy_for(action)
         needed = voting.names(policy.need) if policy is not None else []
         heard = self.votes.get(commit.intent, {})
-        missing = [name for name in needed if heard.get(name) is not True]
+        missing = [name for name in needed if name not in heard or heard[name].approved is not True]
         require("nothing_acts_unseen", not missing, f"action {action.id} is committed without {', '.join(missing)}")
         if not needed:
             require(
                 "closed_by_default", action.intent.effect == "read", f"{action.intent.tool} passes without voters"
             )
+
+    def _ballot(self, action: Action, *, passed: bool) -> None:
+        """A decision under the plan's policy: the votes carry it, by what the policy means."""
+        votes, intent, name = self.votes.get(action.id, {}), action.intent, self.town.plan.policy
+        allowed = may_pass if passed else could_pass
+        said = ", ".join(f"{voter} {vote.approved}" for voter, vote in votes.items()) or "nobody voted"
+        require(
+            "policy_is_kept",
+            allowed(name, votes, intent.tool, intent.effect) is passed,
+            f"{self.item(action)} {'passes' if passed else 'is rejected'} under {name!r}, and {said}",
+        )
 
     # --- moments ------------------------------
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from logact import codec
+from logact.core.state import Action
 from logact.entry import (
     Abort,
     BlobRef,
@@ -61,9 +62,16 @@ def forge(checker: Checker, log: SimulatedLog, salt: float, kind: str = "") -> s
     world = log.world
     dice = random.Random(f"forge {salt} {world.loop.time()}")
     drawn = dice.choice(list(_FORGERIES))
-    kind = kind if kind in _FORGERIES else drawn
+    kind = kind if kind in _FORGERIES or kind in _BALLOTS else drawn
     target = _target(checker, dice)
-    payload, role, name, broken = _FORGERIES[kind](checker, target)
+    if kind in _BALLOTS:
+        known = checker.open_actions() or list(checker.state.actions.values())
+        found = [made for action in known if (made := _BALLOTS[kind](checker, action))]
+        if not found:
+            return ""  # there is nothing yet that it could be about
+        payload, role, name, broken = dice.choice(found)
+    else:
+        payload, role, name, broken = _FORGERIES[kind](checker, target)
     append_raw(checker, log, NewEntry(payload=payload, role=role, name=name), broken)
     world.count(f"forged_{kind}")
     return kind
@@ -116,7 +124,7 @@ _FORGERIES: dict[str, Callable[[Checker, int], Forgery]] = {
         "nothing_acts_unseen",
     ),
     "vote": lambda checker, target: (
-        Vote(approved=True, intent=target, voter="guard"),
+        Vote(approved=True, intent=target, voter="a" if checker.town.plan.policy else "guard"),
         "voter",
         "budget",
         "roles_are_enforced",
@@ -200,5 +208,40 @@ _FORGERIES: dict[str, Callable[[Checker, int], Forgery]] = {
         "one_bad_entry_never_stops",
     ),
 }
+
+
+def _vote(action: Action, voter: str, *, approved: bool, digest: str = "") -> Forgery:
+    """A vote by the right voter's own name; only what it says, or when it comes, is wrong."""
+    digest = digest or action.intent.arguments_digest
+    payload = Vote(approved=approved, intent=action.id, voter=voter, arguments_digest=digest)
+    return payload, "voter", voter, "policy_is_kept"
+
+
+def _again(checker: Checker, action: Action) -> Forgery | None:
+    """The voter takes back what it said."""
+    heard = checker.votes.get(action.id, {})
+    contrary = {voter: vote.approved is not True for voter, vote in heard.items()}
+    return next((_vote(action, voter, approved=said) for voter, said in contrary.items()), None)
+
+
+def _late(checker: Checker, action: Action) -> Forgery | None:
+    """Somebody who had not been heard votes after the decision."""
+    policy = checker.state.policy_for(action)
+    silent = [name for name in (policy.voters if policy else {}) if name not in checker.votes.get(action.id, {})]
+    return _vote(action, silent[0], approved=True) if silent and action.status != "proposed" else None
+
+
+def _other(checker: Checker, action: Action) -> Forgery | None:
+    """An approval of other arguments."""
+    policy = checker.state.policy_for(action)
+    return _vote(action, next(iter(policy.voters)), approved=True, digest="another") if policy else None
+
+
+_BALLOTS: dict[str, Callable[[Checker, Action], Forgery | None]] = {
+    "vote_again": _again,
+    "vote_late": _late,
+    "vote_other": _other,
+}
+"""Votes that must not count though their voter's name is right."""
 
 __all__ = ["Forgery", "StrangeAndCritical", "append_raw", "forge"]

@@ -26,6 +26,8 @@ from logact.runtime.executor import Executor
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.tail import Tail
 from logact.runtime.voter_host import VoterHost
+from logact.testing.ballots import ballot
+from logact.testing.mutants_voting import cases_of_mutants
 from logact.testing.plan import Event, Form, Plan
 from logact.tools import Tool, ToolContext
 
@@ -39,9 +41,12 @@ class Mutant(msgspec.Struct, frozen=True):
     patch: Callable[[ExitStack], None]
     form: Form = "decoupled"
     adapt: Callable[[Plan], Plan] = lambda plan: plan
+    policy: str = ""
 
     def plan(self, seed: int) -> Plan:
-        """The plan of a seed in the form in which this mutant shows."""
+        """The plan of a seed in the form, and under the policy, in which this mutant shows."""
+        if self.policy:
+            return ballot(self.policy, seed, self.form)
         return self.adapt(Plan.random(seed, self.form))
 
     @contextmanager
@@ -267,6 +272,7 @@ MUTANTS: dict[str, Mutant] = {
             "ignores_checkpoints", 10, "recovery_is_bounded", _ignores_checkpoints, "decoupled", _with_checkpoints
         ),
         Mutant("ignores_roles", 11, "roles_are_enforced", _ignores_roles, adapt=_with("checkpoint")),
+        *(Mutant(name, 1, "policy_is_kept", patch, policy=policy) for name, policy, patch in cases_of_mutants()),
     )
 }
 """Every mutant by name."""

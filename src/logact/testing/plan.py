@@ -17,6 +17,8 @@ EventKind = Literal["kill", "stop", "cut", "jump", "pause", "forge", "cancel", "
 
 FATES: tuple[Fate, ...] = ("lost", "committed_then_error", "error_then_committed", "slow", "unavailable")
 VOTER_FAULTS = ("raise", "nonsense", "silent", "slow")
+BALLOT_FAULTS = (*VOTER_FAULTS, "late")
+"""``late``: the vote comes when the time for a decision is over, and before the voter is given up."""
 CALM_AT_S = 12.0
 """From this moment on nothing goes wrong any more, and everything has to come to an end."""
 
@@ -55,8 +57,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     ``appends`` are (process, its n-th append over all lives, fate), ``reads`` (process, n-th read) that fail,
     ``points`` (process, n-th named point, restart after seconds) at which it dies, ``steps`` (process, life, step)
-    at which it dies, ``voters`` (voter, n-th question, fault), ``ambiguous`` the n-th effects whose tool then
-    fails. ``in_flight`` says what becomes of the requests of a process that dies.
+    at which it dies, ``voters`` (voter, n-th question, fault). ``in_flight`` says what becomes of the requests of a
+    process that dies. ``policy`` names a form of policy over three judges (see ``ballots``); without it, the guard
+    and the budget must both approve.
     """
 
     schedule: int = 0
@@ -71,6 +74,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: Literal["arrives", "dropped", "either"] = "arrives"
     checkpoint_every: int = 0
     engine: Literal["memory", "sqlite"] = "memory"
+    policy: str = ""
 
     @classmethod
     def random(cls, seed: int, form: Form | None = None) -> Plan:

@@ -22,8 +22,9 @@ from logact.runtime.assembly import (
     play_recoverer,
     play_voter,
 )
-from logact.runtime.entering import policy_for
+from logact.runtime.entering import policy_from
 from logact.runtime.host import Host
+from logact.testing.ballots import DUTIES, POLICIES
 from logact.testing.town import TASK, tools
 from logact.testing.world import Process, Program
 
@@ -46,7 +47,8 @@ class Programs:
     def agent(self, process: Process) -> LogActAgent:
         """The agent as a process sets it up."""
         voters = self.sim.town.voters()
-        policy = policy_for(voters, AGENT)
+        form = self.sim.plan.policy
+        policy = policy_from(POLICIES[form].need if form else None, voters, AGENT)
         if policy is not None:
             policy = msgspec.structs.replace(
                 policy, decide_within_ms=DECIDE_WITHIN_MS, start_within_ms=START_WITHIN_MS
@@ -70,8 +72,8 @@ class Programs:
             return {"agent": self._own, "person": self._person}
         parts: dict[str, Play] = {
             "driver": play_driver,
-            "voter-guard": partial(play_voter, names=["guard"]),
-            "voter-budget": partial(play_voter, names=["budget"]),
+            "voter-guard": partial(play_voter, names=self._duties("guard")),
+            "voter-budget": partial(play_voter, names=self._duties("budget")),
             "decider-1": partial(play_decider, name="decider-1"),
             "decider-2": partial(play_decider, name="decider-2"),
             "executor-1": partial(play_executor, name="executor-1"),
@@ -80,6 +82,10 @@ class Programs:
             "checkpointer": play_checkpointer,
         }
         return {name: self._part(play) for name, play in parts.items()} | {"person": self._person}
+
+    def _duties(self, name: str) -> list[str]:
+        """The voters that a voter's process hosts."""
+        return list(DUTIES[name]) if self.sim.plan.policy else [name]
 
     def _part(self, play: Play) -> Program:
         async def program(process: Process) -> None:

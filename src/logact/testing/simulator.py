@@ -18,6 +18,7 @@ from typing import Any, get_args
 import msgspec
 
 from logact import env as environment
+from logact.testing.ballots import ballot_of
 from logact.testing.mutants import MUTANTS
 from logact.testing.plan import Form, Plan
 from logact.testing.sweep import sweep_plans
@@ -25,6 +26,7 @@ from logact.testing.systems import Outcome, simulate
 
 FULL_SCHEDULES = 100_000
 SQLITE_ONE_IN = 25
+BALLOTS_ONE_IN = 3
 MUTANT_SEEDS = 200
 BATCH = 50
 FAILURES_SHOWN = 5
@@ -70,10 +72,10 @@ class Totals(msgspec.Struct):
 
 
 def plan_of(seed: int, form: Form | None, mutant: str = "") -> Plan:
-    """The plan of a seed. One in many runs on the real SQLite engine."""
+    """The plan of a seed. One in many runs on the real SQLite engine, one in three under another policy."""
     if mutant:
         return MUTANTS[mutant].plan(seed)
-    plan = Plan.random(seed, form)
+    plan = ballot_of(seed, form) if seed % BALLOTS_ONE_IN == 1 else Plan.random(seed, form)
     return msgspec.structs.replace(plan, engine="sqlite") if seed % SQLITE_ONE_IN == SQLITE_ONE_IN - 1 else plan
 
 

@@ -19,6 +19,7 @@ from logact.entry import Call, Entry, Vote
 from logact.errors import LogActError
 from logact.models.base import ModelRequest
 from logact.models.scripted import Reply, ScriptedModel, call, turn_of
+from logact.testing.ballots import JUDGES, Judge
 from logact.testing.loop import PROCESS, Choices
 from logact.testing.plan import Plan
 from logact.testing.world import Process, World
@@ -165,6 +166,8 @@ class Town:
 
     def voters(self) -> list[Voter]:
         """The voters, with fresh memories."""
+        if self.plan.policy:
+            return [Judge(self, name) for name in JUDGES]
         return [Guard(self), Budget(self)]
 
     async def question(self, voter: str, item: str) -> Any:
@@ -179,7 +182,7 @@ class Town:
             raise RuntimeError("the voter is ill")
         if fault == "nonsense":
             return "perhaps"
-        await asyncio.sleep(100.0 if fault == "silent" else 1.0)
+        await asyncio.sleep({"silent": 100.0, "late": 40.0}.get(fault, 1.0))
         return None
 
     def answered(self, voter: str, item: str, approved: bool, reason: str) -> Vote:
