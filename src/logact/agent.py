@@ -54,6 +54,7 @@ from logact.runtime.entering import enter, policy_from, spec_for
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.inline import Inline
+from logact.runtime.leaving import Leave
 from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.retry import RetryRecovery
@@ -189,6 +190,7 @@ class LogActAgent:
         self.takeover = takeover
         self.recovery = recovery
         self.witness = Path(witness) if witness is not None else None
+        self.leave: Leave | None = None
         self._observers: list[Callable[[State, Entry], None]] = []
         self._parts: _Parts | None = None
         self._stack: AsyncExitStack | None = None
@@ -198,6 +200,17 @@ class LogActAgent:
         self._observers.append(observer)
         if self._parts is not None:
             self._parts.host.tail.observe(observer)
+
+    @property
+    def position(self) -> int:
+        """How far this process has read the log (0 while it does not play the agent)."""
+        return self._parts.host.state.position if self._parts is not None else 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether an action runs, or an answer of the model is on the way."""
+        parts = self._parts
+        return parts is not None and (bool(parts.executor.running) or parts.asking)
 
     def unobserve(self, observer: Callable[[State, Entry], None]) -> None:
         """Stop calling an observer."""
@@ -657,6 +670,8 @@ class _Parts:
         self.inline = Inline(host, self.voter_host, self.executor)
         self.checkpointer = Checkpointer(host, every=agent.checkpoint_every, voters=self.voter_host)
         self.witness = WitnessKeeper(host, agent.witness) if agent.witness is not None else None
+        self.executor.leave = agent.leave
+        self._drivers: list[Driver] = []
         self.own_run = 0
         self.farewell: Exception | None = None
 
@@ -664,7 +679,7 @@ class _Parts:
         """A driver for one run."""
         agent = self.agent
         kind = agent.answer_type
-        return Driver(
+        driver = Driver(
             self.host,
             model,
             self.proposer,
@@ -678,6 +693,14 @@ class _Parts:
             doubts=self.recoverer.doubts,
             waits=(lambda run: "") if wait else self.voter_host.waits,
         )
+        driver.leave = agent.leave
+        self._drivers[:] = [driver]
+        return driver
+
+    @property
+    def asking(self) -> bool:
+        """Whether an answer of the model is on the way."""
+        return any(driver.asking for driver in self._drivers)
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """The parts beside the driver run meanwhile."""

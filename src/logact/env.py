@@ -129,10 +129,10 @@ class Env:
             return False if identity.boot and mine.boot else None
         if identity.pid == mine.pid:
             return identity.started == mine.started
-        started = _start_tick(identity.pid)
+        started = start_tick(identity.pid)
         if started is None:
             return _pid_exists(identity.pid)
-        return started == identity.started
+        return started == identity.started != 0
 
 
 def _first_line(path: str) -> str:
@@ -151,7 +151,7 @@ def _host() -> str:
     return "/".join([socket.gethostname(), _first_line("/etc/machine-id")[:8], namespace])
 
 
-def _start_tick(pid: int) -> int | None:
+def start_tick(pid: int) -> int | None:
     """The kernel's start tick of a process: 0 if it is gone or a zombie, None where /proc is missing."""
     if not Path("/proc/self/stat").exists():
         return None
@@ -183,7 +183,7 @@ def _own_identity() -> ProcessIdentity:
         _cached[pid] = ProcessIdentity(
             host=_host(),
             pid=pid,
-            started=_start_tick(pid) or 0,
+            started=start_tick(pid) or 0,
             boot=_first_line("/proc/sys/kernel/random/boot_id")[:8],
         )
     return _cached[pid]

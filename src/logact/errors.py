@@ -258,6 +258,12 @@ class LimitReached(AgentError):
     code = "limit_reached"
 
 
+class SupervisionFailed(AgentError):
+    """A part under a supervisor cannot run, or parts ended too often in too short a time; all were stopped."""
+
+    code = "supervision_failed"
+
+
 class ActionRejected(AgentError):
     """The action was not committed, so it did not run; the reason is in the log."""
 

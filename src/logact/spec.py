@@ -28,6 +28,7 @@ from logact.spec_tables import (
     LogTable,
     ObjectTools,
     PolicyTable,
+    SuperviseTable,
     Table,
     ToolsTable,
     VoterTable,
@@ -57,6 +58,7 @@ class SpecFile(Table, frozen=True, kw_only=True):
     policy: PolicyTable | None = None
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
     checkpoints: CheckpointsTable = CheckpointsTable()
+    supervise: SuperviseTable = SuperviseTable()
     path: str = ""
 
     @property
@@ -259,6 +261,9 @@ def _check(spec: SpecFile, text: str, shown: str) -> None:
             raise SpecError(f"{at}: rules are given in the table or in a file, exactly one of the two")
         if voter.use != "rules" and (voter.rules or voter.file):
             raise SpecError(f'{at}: only use = "rules" takes rules or file', received=f"use = {voter.use!r}")
+    from logact.spec_supervise import check
+
+    check(spec.supervise, lambda key: f"{shown}{_where(line_of(text, ['supervise', key]))}")
     if spec.checkpoints.every < 1:
         raise SpecError(
             f"{shown}{_where(line_of(text, ['checkpoints', 'every']))}: checkpoints.every is not usable",

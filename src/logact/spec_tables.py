@@ -57,6 +57,28 @@ class CheckpointsTable(Table, frozen=True, kw_only=True):
     every: int = CHECKPOINT_EVERY
 
 
+class SuperviseTable(Table, frozen=True, kw_only=True):
+    """``[supervise]``: which parts are processes of their own, and what is done when one of them ends.
+
+    ``parts`` are started in this order: ``decider``, ``voter`` (all in one process), ``voter:NAME``, ``executor``,
+    ``recoverer``, ``checkpointer``, ``driver``; or ``agent``, the whole agent in one process. ``count`` says how
+    many of a part there are, where it is more than one.
+    """
+
+    parts: list[str] = msgspec.field(
+        default_factory=lambda: ["decider", "voter", "executor", "recoverer", "checkpointer", "driver"]
+    )
+    count: dict[str, int] = {}
+    strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = "one_for_one"
+    restarts: int = 10
+    within_s: float = 60
+    backoff_s: float = 0.5
+    backoff_max_s: float = 30
+    stop_s: float = 20
+    hang_s: float = 30
+    on_limit: Literal["stop", "pause"] = "stop"
+
+
 class FilesTools(Table, frozen=True, kw_only=True):
     """``use = "files"``: read, list, search and change the files beneath ``root``."""
 

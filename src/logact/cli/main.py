@@ -42,6 +42,8 @@ COMMANDS = {
     "decider": ("parts", "Play one part: it turns votes into decisions."),
     "executor": ("parts", "Play one part: it carries out what is committed."),
     "recoverer": ("parts", "Play one part: it settles what crashes left."),
+    "checkpointer": ("parts", "Play one part: it writes checkpoints."),
+    "supervise": ("supervise", "Keep the parts of an agent alive as processes."),
     "doctor": ("doctor", "Check this installation, and prove the gate."),
 }
 """Each command: the module that holds it, and one line for ``logact --help``."""

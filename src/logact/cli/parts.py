@@ -1,6 +1,7 @@
-"""``logact driver``, ``voter``, ``decider``, ``executor``, ``recoverer``: the parts of an agent, a process each.
+"""``logact driver``, ``voter``, ``decider``, ``executor``, ``recoverer``, ``checkpointer``: parts, a process each.
 
-The parts meet only in the log; any number of each may run, on one machine or on several.
+The parts meet only in the log; any number of each may run, on one machine or on several. SIGTERM ends one well: it
+finishes what it runs, begins nothing more, and says goodbye in the log.
 """
 
 from __future__ import annotations
@@ -15,15 +16,25 @@ from logact.cli.common import F, go, json_option, log_url
 from logact.cli.progress import Progress
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
+from logact.runtime.leaving import STOP_S, Leave, on_signals
+from logact.runtime.supervised import end_with_supervisor, supervised
 from logact.spec import build_agent, load_spec
 
-Play = Callable[[SharedLog, LogActAgent, Progress], Coroutine[Any, Any, None]]
+Play = Callable[[SharedLog, LogActAgent, Progress, Leave], Coroutine[Any, Any, None]]
 
 
 def part(function: F) -> F:
     """What all parts take."""
     for option in (
         json_option,
+        click.option(
+            "--stop-within",
+            "stop_s",
+            type=float,
+            default=STOP_S,
+            metavar="SECONDS",
+            help=f"How long what runs may take to end after SIGTERM ({STOP_S:g}).",
+        ),
         click.option("--quiet", "-q", is_flag=True, help="Say nothing."),
         click.option("--log", "url", metavar="URL", help="Use this log, whatever the file says."),
         click.argument("spec", type=click.Path()),
@@ -47,7 +58,11 @@ def driver_command(spec: str, *, model: str | None, **options: Any) -> None:
     from logact.runtime.assembly import play_driver
 
     _play(
-        "driver", spec, lambda log, agent, shown: play_driver(log, agent, observers=[shown]), model=model, **options
+        "driver",
+        spec,
+        lambda log, agent, shown, leave: play_driver(log, agent, observers=[shown], leave=leave),
+        model=model,
+        **options,
     )
 
 
@@ -66,7 +81,7 @@ def voter_command(spec: str, *, names: tuple[str, ...], **options: Any) -> None:
     _play(
         "voter",
         spec,
-        lambda log, agent, shown: play_voter(log, agent, names=names or None, observers=[shown]),
+        lambda log, agent, shown, leave: play_voter(log, agent, names=names or None, observers=[shown], leave=leave),
         **options,
     )
 
@@ -82,7 +97,12 @@ def decider_command(spec: str, **options: Any) -> None:
     """
     from logact.runtime.assembly import play_decider
 
-    _play("decider", spec, lambda log, agent, shown: play_decider(log, agent, observers=[shown]), **options)
+    _play(
+        "decider",
+        spec,
+        lambda log, agent, shown, leave: play_decider(log, agent, observers=[shown], leave=leave),
+        **options,
+    )
 
 
 @click.command("executor")
@@ -96,7 +116,12 @@ def executor_command(spec: str, **options: Any) -> None:
     """
     from logact.runtime.assembly import play_executor
 
-    _play("executor", spec, lambda log, agent, shown: play_executor(log, agent, observers=[shown]), **options)
+    _play(
+        "executor",
+        spec,
+        lambda log, agent, shown, leave: play_executor(log, agent, observers=[shown], leave=leave),
+        **options,
+    )
 
 
 @click.command("recoverer")
@@ -110,12 +135,45 @@ def recoverer_command(spec: str, **options: Any) -> None:
     """
     from logact.runtime.assembly import play_recoverer
 
-    _play("recoverer", spec, lambda log, agent, shown: play_recoverer(log, agent, observers=[shown]), **options)
+    _play(
+        "recoverer",
+        spec,
+        lambda log, agent, shown, leave: play_recoverer(log, agent, observers=[shown], leave=leave),
+        **options,
+    )
+
+
+@click.command("checkpointer")
+@part
+def checkpointer_command(spec: str, **options: Any) -> None:
+    """Write checkpoints, so that a restart of any part reads the log's end and not all of it.
+
+    \b
+    Example:
+      logact checkpointer logact.toml &
+    """
+    from logact.runtime.assembly import play_checkpointer
+
+    _play(
+        "checkpointer",
+        spec,
+        lambda log, agent, shown, leave: play_checkpointer(log, agent, observers=[shown], leave=leave),
+        **options,
+    )
 
 
 def _play(
-    role: str, spec: str, play: Play, *, url: str | None, quiet: bool, as_json: bool, model: str | None = None
+    role: str,
+    spec: str,
+    play: Play,
+    *,
+    url: str | None,
+    quiet: bool,
+    as_json: bool,
+    stop_s: float,
+    model: str | None = None,
 ) -> None:
+    end_with_supervisor()
     agent = build_agent(load_spec(spec), log=log_url(url) if url else None, model=model)
     if agent.log.url.startswith("memory:"):
         raise UsageError(
@@ -124,10 +182,12 @@ def _play(
     progress = Progress(agent.agent_id, as_json=as_json, quiet=quiet)
 
     async def work() -> None:
-        async with agent.log as log:
+        leave = Leave(stop_s)
+        on_signals(leave)
+        async with supervised(leave), agent.log as log:
             progress.begin(await log.tail())
             if not quiet:
                 click.echo(f"{role} of {agent.agent_id} on {log.url}; Ctrl-C ends it", err=True)
-            await play(log, agent, progress)
+            await play(log, agent, progress, leave)
 
     go(work())

@@ -17,6 +17,8 @@ from logact.errors import AgentBusy, LogActError, RunFinished, RunPaused, RunSto
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
 from logact.logs.url import open_log
+from logact.runtime.leaving import STOP_S, Leave, ending_well, on_signals
+from logact.runtime.supervised import end_with_supervisor, supervised
 from logact.spec import SpecFile, build_agent, load_spec
 
 
@@ -32,6 +34,14 @@ from logact.spec import SpecFile, build_agent, load_spec
 @click.option("--quiet", "-q", is_flag=True, help="Print the answer only.")
 @click.option("--model", metavar="NAME", help="Use this model, whatever the file or LOGACT_MODEL says.")
 @click.option("--log", "log_url", metavar="URL", help="Use this log, whatever the file says.")
+@click.option(
+    "--stop-within",
+    "stop_s",
+    type=float,
+    default=STOP_S,
+    metavar="SECONDS",
+    help=f"How long what runs may take to end after SIGTERM ({STOP_S:g}).",
+)
 @json_option
 def run_command(
     *,
@@ -47,6 +57,7 @@ def run_command(
     model: str | None,
     log_url: str | None,
     as_json: bool,
+    stop_s: float,
 ) -> None:
     """Run the agent that SPEC describes on TASK, or go on where it stopped.
 
@@ -92,7 +103,9 @@ def run_command(
             wait=not no_wait,
             quiet=quiet,
             as_json=as_json,
+            stop_s=stop_s,
         )
+        end_with_supervisor()
         answer = go(work)
     except LogActError as error:
         if as_json:
@@ -142,16 +155,22 @@ async def _play(
     wait: bool,
     quiet: bool,
     as_json: bool,
+    stop_s: float,
 ) -> Answer | None:
     progress = Progress(agent.agent_id, as_json=as_json, quiet=quiet)
-    async with agent.log:
+    agent.leave = leave = Leave(stop_s)
+    leave.position = lambda: agent.position
+    on_signals(leave)
+    async with supervised(leave), agent.log:
         progress.begin(await agent.log.tail())
         agent.observe(progress)
         try:
-            if message is not None:
-                answer = await agent.send(message)
-            else:
-                answer = await agent.run(task, new=new, dry_run=dry_run, wait=wait)
+            work = (
+                agent.send(message) if message is not None else agent.run(task, new=new, dry_run=dry_run, wait=wait)
+            )
+            answer = await ending_well(work, leave, lambda: agent.busy)
+            if answer is None:
+                raise click.Abort
         except RunFinished as error:
             raise await _finished(agent, spec, task, error) from error
         except AgentBusy:

@@ -55,8 +55,8 @@ def control_scopes(agent: str, run: int, action: int) -> tuple[str, str, str, st
 def scope_problem(scope: str) -> str:
     """What is wrong with a control scope ("" if nothing)."""
     kind, _, rest = scope.partition(":")
-    if kind not in ("log", "agent", "run", "action") or (kind == "log") == bool(rest):
-        return f"{scope!r} is no scope; expected log, agent:NAME, run:POSITION or action:POSITION"
+    if kind not in ("log", "agent", "run", "action", "supervisor") or (kind == "log") == bool(rest):
+        return f"{scope!r} is no scope; expected log, agent:NAME, run:POSITION, action:POSITION or supervisor:AGENT"
     return ""
 
 

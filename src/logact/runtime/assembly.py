@@ -25,6 +25,7 @@ from logact.runtime.driver import Driver
 from logact.runtime.entering import enter, spec_for
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
+from logact.runtime.leaving import Leave, ending_well
 from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.retry import RetryRecovery
@@ -60,11 +61,14 @@ class Playable(Protocol):
     recovery: RetryRecovery | None
 
 
-async def play_driver(log: SharedLog, agent: Playable, *, observers: Sequence[Observer] = ()) -> None:
+async def play_driver(
+    log: SharedLog, agent: Playable, *, observers: Sequence[Observer] = (), leave: Leave | None = None
+) -> None:
     """Drive every unfinished run of the agent, one after the other, and those that come.
 
     It writes the agent's policy and specification down where they changed.
     """
+    drivers: list[Driver] = []
     model = agent.model
     if model is None:
         raise UsageError("This agent has no model", todo="give it one with model=...")
@@ -81,6 +85,8 @@ async def play_driver(log: SharedLog, agent: Playable, *, observers: Sequence[Ob
             context_tokens_max=agent.context_tokens_max,
             model_timeout_s=agent.model_timeout_s,
         )
+        drivers[:] = [driver]
+        driver.leave = leave
 
         async def drive() -> None:
             spec = spec_for(agent.agent_id, model.name, agent.system, agent.tools.specs(), agent.voters)
@@ -91,11 +97,24 @@ async def play_driver(log: SharedLog, agent: Playable, *, observers: Sequence[Ob
 
         return drive
 
-    await _play(log, agent.agent_id, build, observers, births=False)
+    await _play(
+        log,
+        agent.agent_id,
+        build,
+        observers,
+        births=False,
+        leave=leave,
+        busy=lambda: any(driver.asking for driver in drivers),
+    )
 
 
 async def play_voter(
-    log: SharedLog, agent: Playable, *, names: Iterable[str] | None = None, observers: Sequence[Observer] = ()
+    log: SharedLog,
+    agent: Playable,
+    *,
+    names: Iterable[str] | None = None,
+    observers: Sequence[Observer] = (),
+    leave: Leave | None = None,
 ) -> None:
     """Host the agent's voters (or those of these names), whatever their placement is."""
     wanted = list(names) if names is not None else [voter.name for voter in agent.voters]
@@ -106,18 +125,36 @@ async def play_voter(
             received=", ".join(wanted) or "(none)",
             expected=", ".join(voter.name for voter in agent.voters) or "(it has none)",
         )
-    await _play(log, agent.agent_id, lambda host: VoterHost(host, mine, agents=[agent.agent_id]).run, observers)
+    await _play(
+        log, agent.agent_id, lambda host: VoterHost(host, mine, agents=[agent.agent_id]).run, observers, leave=leave
+    )
 
 
 async def play_decider(
-    log: SharedLog, agent: Playable, *, name: str = "decider", observers: Sequence[Observer] = ()
+    log: SharedLog,
+    agent: Playable,
+    *,
+    name: str = "decider",
+    observers: Sequence[Observer] = (),
+    leave: Leave | None = None,
 ) -> None:
     """Turn votes into commits and aborts, and passed deadlines into expiries."""
-    await _play(log, agent.agent_id, lambda host: Decider(host, agents=[agent.agent_id], name=name).run, observers)
+    await _play(
+        log,
+        agent.agent_id,
+        lambda host: Decider(host, agents=[agent.agent_id], name=name).run,
+        observers,
+        leave=leave,
+    )
 
 
 async def play_executor(
-    log: SharedLog, agent: Playable, *, name: str = "executor", observers: Sequence[Observer] = ()
+    log: SharedLog,
+    agent: Playable,
+    *,
+    name: str = "executor",
+    observers: Sequence[Observer] = (),
+    leave: Leave | None = None,
 ) -> None:
     """Carry out what is committed."""
     executors: list[Executor] = []
@@ -127,27 +164,42 @@ async def play_executor(
         executors.append(
             Executor(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name, retry=retry)
         )
-        return executors[-1].run
+        executor = executors[-1]
+        executor.leave = leave
+        return executor.run
 
     def at_work() -> bool:  # a thread that runs a tool is not gone, whatever became of the task that waited for it
         return executors[-1].at_work()
 
-    await _play(log, agent.agent_id, build, observers, at_work=at_work)
+    def busy() -> bool:
+        return bool(executors) and (bool(executors[-1].running) or at_work())
+
+    await _play(log, agent.agent_id, build, observers, at_work=at_work, leave=leave, busy=busy)
 
 
 async def play_recoverer(
-    log: SharedLog, agent: Playable, *, name: str = "recoverer", observers: Sequence[Observer] = ()
+    log: SharedLog,
+    agent: Playable,
+    *,
+    name: str = "recoverer",
+    observers: Sequence[Observer] = (),
+    leave: Leave | None = None,
 ) -> None:
     """Settle what executors that are gone left behind."""
 
     def build(host: Host) -> Work:
         return Recoverer(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name).run
 
-    await _play(log, agent.agent_id, build, observers)
+    await _play(log, agent.agent_id, build, observers, leave=leave)
 
 
 async def play_checkpointer(
-    log: SharedLog, agent: Playable, *, name: str = "checkpointer", observers: Sequence[Observer] = ()
+    log: SharedLog,
+    agent: Playable,
+    *,
+    name: str = "checkpointer",
+    observers: Sequence[Observer] = (),
+    leave: Leave | None = None,
 ) -> None:
     """Write checkpoints. It folds the memories of the agent's voters too, since a checkpoint carries them."""
 
@@ -155,7 +207,7 @@ async def play_checkpointer(
         memories = VoterHost(host, agent.voters, agents=[agent.agent_id])  # observes, and is never asked to vote
         return Checkpointer(host, every=agent.checkpoint_every, voters=memories, name=name).run
 
-    await _play(log, agent.agent_id, build, observers)
+    await _play(log, agent.agent_id, build, observers, leave=leave)
 
 
 def _unfinished(state: State, agent: str) -> int:
@@ -172,12 +224,38 @@ async def _play(
     *,
     births: bool = True,
     at_work: Callable[[], bool] = lambda: False,
+    leave: Leave | None = None,
+    busy: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Live one life after another, each with a fresh memory, until cancelled or until no life can fare better."""
+    """Live one life after another, until cancelled, until no life can fare better, or until asked to leave."""
+    hosts: list[Host] = []
+    if leave is not None:
+        leave.position = lambda: hosts[0].state.position if hosts else 0
+    lives = _lives(log, agent, build, observers, hosts, births=births, at_work=at_work)
+    if leave is None:
+        await lives
+        return
+    await ending_well(lives, leave, busy)
+    if hosts:
+        await _say_goodbye(hosts[0], at_work)
+
+
+async def _lives(
+    log: SharedLog,
+    agent: str,
+    build: Callable[[Host], Work],
+    observers: Sequence[Observer],
+    hosts: list[Host],
+    *,
+    births: bool,
+    at_work: Callable[[], bool],
+) -> None:
+    """One life after another, each with a fresh memory; ``hosts`` holds that of the present one."""
     env = environment.current()
     pause_s = PAUSE_S_MIN
     while True:
         host = Host(log, agent)
+        hosts[:] = [host]
         work = build(host)  # before the fold begins, so that every part sees every entry
         for observer in observers:
             host.tail.observe(observer)

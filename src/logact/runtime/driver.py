@@ -45,6 +45,7 @@ from logact.runtime import values
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.inline import Inline
+from logact.runtime.leaving import Leave
 from logact.runtime.proposer import Proposer
 from logact.runtime.transcript import Transcript
 
@@ -94,6 +95,8 @@ class Driver:
         self.waits = waits
         self.transcript = Transcript(host)
         self.inferences = 0
+        self.asking = False  # an answer of the model is on the way
+        self.leave: Leave | None = None  # once it is asked for, the model is asked nothing more
         self.name = host.agent
         self._at: tuple[int, Inference, frozenset[int]] = (0, Inference(run=0, turn=0), frozenset())
         self._rests: dict[int, float] = {}  # by failed action: when, by the monotonic clock, its delay is over
@@ -167,7 +170,7 @@ class Driver:
 
     async def _take(self, run: RunState, step: driving.Step) -> None:
         if step.verb == "infer":
-            await self._infer(run)
+            await self._infer_or_leave(run)
         elif step.verb == "compact":
             await self._compact(run)
         elif step.verb == "propose":
@@ -226,6 +229,16 @@ class Driver:
             )
 
     # --- the model -----------------------------------------------------------------------------------------------
+
+    async def _infer_or_leave(self, run: RunState) -> None:
+        if self.leave is not None and self.leave.asked.is_set():
+            await self.host.flush()
+            await self.host.tail.until(lambda state: False)
+        self.asking = True
+        try:
+            await self._infer(run)
+        finally:
+            self.asking = False
 
     async def _infer(self, run: RunState) -> None:
         await self.host.flush()

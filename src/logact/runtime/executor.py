@@ -36,6 +36,7 @@ from logact.errors import AppendUnknown, BlobMissing, ConditionFailed, LogActErr
 from logact.logs.base import Clause, Filter, where
 from logact.runtime import values
 from logact.runtime.host import Host
+from logact.runtime.leaving import Leave
 from logact.runtime.secrets import Secrets
 from logact.tools import ImageResult, Tool, ToolContext, failure_of
 
@@ -71,6 +72,7 @@ class Executor:
         self.retry = retry or {}
         self.running: dict[int, asyncio.Timeout | None] = {}
         self._threads: dict[int, ThreadWatch] = {}  # by action: threads that went on when their call was given up
+        self.leave: Leave | None = None
         self.proposing = 0  # inline proposals that are being appended: what they start is their proposer's to run
         self._began: set[tuple[int, int]] = set()  # (action, attempt): what this life has once begun to run
         self._cancelled: set[int] = set()
@@ -96,6 +98,11 @@ class Executor:
 
     # --- starting ------------------------------------------------------------------------------------------------
 
+    @property
+    def leaving(self) -> bool:
+        """Whether nothing more is started; what was started is finished."""
+        return self.leave is not None and self.leave.asked.is_set()
+
     def due(self, state: State) -> list[tuple[Action, bool]]:
         """Actions to work on: to be started (True), or started by this incarnation and not running (False)."""
         if not state.open_actions or state.halted or state.broken:
@@ -103,7 +110,7 @@ class Executor:
         now_ms = self.host.env.wall_ms()
         found = [
             (action, True)
-            for action in state.startable()
+            for action in (() if self.leaving else state.startable())
             if action.intent.agent in self.agents
             and not action.intent.external
             and action.id not in self.running

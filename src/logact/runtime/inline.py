@@ -63,7 +63,7 @@ class Inline:
         started = False
         if decision is not None:
             entries.append(host.about(intent, decision, "decider", host.agent))
-        if isinstance(decision, Commit) and start:
+        if isinstance(decision, Commit) and start and not self.executor.leaving:
             entries += self._start(draft, decision, now_ms)
             started = type(entries[-1].payload) is Started
         unless = self._unless(intent, votes)
