@@ -11,7 +11,7 @@ from logact.errors import SpecError
 from logact.spec_tables import SuperviseTable
 
 if TYPE_CHECKING:
-    from logact.runtime.supervisor import Part, Settings
+    from logact.runtime.slots import Part, Settings
     from logact.spec import SpecFile
 
 PARTS = ("decider", "voter", "executor", "recoverer", "checkpointer", "driver", "agent")
@@ -63,7 +63,7 @@ def _expected() -> str:
 
 def settings_of(spec: SpecFile) -> Settings:
     """How the parts are restarted."""
-    from logact.runtime.supervisor import Settings
+    from logact.runtime.slots import Settings
 
     return Settings(**{name: getattr(spec.supervise, name) for name in Settings.__struct_fields__})
 
@@ -73,7 +73,7 @@ def parts_of(spec: SpecFile, voters: Sequence[str], *, model: str = "", log: str
 
     ``voters`` are the names of the agent's voters: where it has none, nobody hosts any. Raises SpecError.
     """
-    from logact.runtime.supervisor import Part
+    from logact.runtime.slots import Part
 
     found = []
     for listed in spec.supervise.parts:

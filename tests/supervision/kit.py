@@ -17,7 +17,8 @@ from logact import SharedLog, open_log
 from logact.entry import Finding, Notice
 from logact.errors import LogActError
 from logact.runtime.leaving import Leave
-from logact.runtime.supervisor import Part, Settings, Supervisor
+from logact.runtime.slots import Part, Settings
+from logact.runtime.supervisor import Supervisor
 
 CHILD = """
 import os, signal, subprocess, sys, time

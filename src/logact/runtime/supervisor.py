@@ -13,9 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
-
-import msgspec
+from typing import Any
 
 from logact import env as environment
 from logact.core import supervising
@@ -25,54 +23,16 @@ from logact.errors import Fenced, LogCorrupt, LogError, SupervisionFailed
 from logact.logs.base import SharedLog
 from logact.runtime import processes
 from logact.runtime.leaving import Leave
+from logact.runtime.slots import Part, Settings, Slot
 from logact.runtime.supervision import Chronicle
 
 LOOK_S = 0.5
 """How often pulses are looked at; the end of a process wakes at once."""
 
-START_S_MAX = 60.0
-"""How long a process may take from its start to its first sign of life: imports on a crowded machine."""
-
 GAP_S_MAX = 5.0
 """If the supervisor itself stood still for longer, nobody's silence meanwhile counts."""
 
 Tell = Callable[[str, dict[str, Any]], None]
-
-
-class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One process to keep alive. A whole agent ends when its run does, and starts when the log holds work."""
-
-    name: str
-    command: tuple[str, ...]
-    whole_agent: bool = False
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How parts are restarted. More than ``restarts`` ends ``within_s`` seconds, and it gives up."""
-
-    strategy: supervising.Strategy = "one_for_one"
-    restarts: int = 10
-    within_s: float = 60.0
-    backoff_s: float = 0.5
-    backoff_max_s: float = 30.0
-    stop_s: float = 20.0
-    hang_s: float = 30.0
-    on_limit: Literal["stop", "pause"] = "stop"
-
-
-class Slot:
-    """The place of one part: its present process, and when the next is due (None: it is not)."""
-
-    def __init__(self, part: Part) -> None:
-        self.part = part
-        self.child: processes.Child | None = None
-        self.due: float | None = 0.0
-        self.began = self.pulsed = self.moved = 0.0
-        self.heard = False  # whether the present process has said that it lives
-        self.position = 0
-        self.lives = 0
-        self.ends_ms: list[int] = []
-        self.rests: tuple[int, int] | None = None  # the exit code of a whole agent that rests, and the news then
 
 
 class Supervisor:
@@ -330,20 +290,9 @@ class Supervisor:
         for slot in self.slots.values():
             if slot.child is None:
                 continue
-            said = slot.child.pulse()
-            if said is not None or stood_still:
-                slot.pulsed = now
-            if said is not None:
-                slot.heard = True
-                slot.moved = now if said != slot.position else slot.moved
-                slot.position = said
-            limit_s = self.settings.hang_s if slot.heard else max(START_S_MAX, self.settings.hang_s)
-            # a position of 0 is none yet: it still reads from the beginning, which may take long
-            behind = 0 < slot.position < read and now - max(read_at, slot.moved) >= limit_s
-            if now - slot.pulsed > limit_s:
-                await self._end_hung(slot, slot.child, f"no sign of life for {limit_s:g} s")
-            elif behind and not stood_still:
-                await self._end_hung(slot, slot.child, f"it reads nothing of the log since {slot.position}")
+            why = slot.hung(now, read_at, read, hang_s=self.settings.hang_s, stood_still=stood_still)
+            if why:
+                await self._end_hung(slot, slot.child, why)
 
     async def _end_hung(self, slot: Slot, child: processes.Child, why: str) -> None:
         self.tell("hung", {"part": slot.part.name, "pid": child.pid, "why": why})
