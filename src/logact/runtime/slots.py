@@ -54,7 +54,7 @@ class Slot:
     def hung(self, now: float, read_at: float, read: int, *, hang_s: float, stood_still: bool) -> str:
         """Why the present process counts as hung ("" if it does not).
 
-        ``read`` is how far the supervisor's own fold had read the log at the time ``read_at``; ``stood_still`` says that
+        ``read`` is how far the supervisor had read the log at the time ``read_at``; ``stood_still`` says that
         the supervisor itself was stopped for a while, so that nobody's silence counts.
         """
         said = self.child.pulse() if self.child is not None else None
