@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.engines import kafka_kit
 from tests.engines.nats_cluster import NatsCluster
 
 
@@ -18,3 +19,17 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[kafka_kit.KafkaLike]:
+    """Kafka with brokers that nobody kills (see the crash tests for those); each test takes log names of its own."""
+    server = kafka_kit.start_kafka()
+    yield server
+    server.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it where a stand-in ran instead of the real thing."""
+    if kafka_kit.report():
+        terminalreporter.write_line(kafka_kit.report())

@@ -50,7 +50,8 @@ class ArbitratedFold(Engine):
         self._marking: asyncio.Future[LogError | None] | None = None
         self._marks_begun = self._marks_passed = 0
         self._broken: LogError | None = None
-        self._saving = False
+        self._saving = self._behind = False
+        self._starting = asyncio.Lock()
 
     # --- life ------------------------------
 
@@ -78,7 +79,20 @@ class ArbitratedFold(Engine):
     async def _load(self) -> None:
         """Begin with the newest snapshot that fits this log, or at the log's beginning if that is there."""
         low, high = await self.partitions.bounds("log")
-        for snapshot in states.whole_snapshots(await self._all_of_state()):
+        if await self._load_snapshot(low, high) or low == 0:
+            return
+        # a broker's word for where a partition ends may lag: own messages show it for certain
+        state_end = await self.partitions.send("state", b"") + 1
+        high = await self.partitions.send("log", _MARK) + 1
+        if not await self._load_snapshot((await self.partitions.bounds("log"))[0], high, state_end):
+            raise LogCorrupt(
+                "The beginning of the log is gone, and no snapshot of it can be read",
+                received=f"messages from offset {low} on",
+                todo="restore the partition for state, or find out what deleted messages: retention must be off",
+            )
+
+    async def _load_snapshot(self, low: int, high: int, state_end: int = 0) -> bool:
+        for snapshot in states.whole_snapshots(await self._all_of_state(state_end)):
             upto = snapshot.head.upto
             if not low < upto <= high:
                 continue  # of an earlier log of the same name
@@ -88,24 +102,32 @@ class ArbitratedFold(Engine):
             arbiter = states.restore(snapshot)
             if arbiter is not None:
                 self.arbiter, self._last = arbiter, anchor[0][1]
-                return
-        if low > 0:
-            raise LogCorrupt(
-                "The beginning of the log is gone, and no snapshot of it can be read",
-                received=f"messages from offset {low} on",
-                todo="restore the partition for state, or find out what deleted messages: retention must be off",
-            )
+                return True
+        return False
 
-    async def _all_of_state(self) -> list[tuple[int, bytes]]:
+    async def _all_of_state(self, end: int) -> list[tuple[int, bytes]]:
         cursor, high = await self.partitions.bounds("state")
         found: list[tuple[int, bytes]] = []
-        while cursor < high:
-            messages = await self.partitions.fetch("state", cursor, high)
+        while cursor < max(high, end):
+            messages = await self.partitions.fetch("state", cursor, max(high, end))
             if not messages:
                 break
             found.extend(messages)
             cursor = messages[-1][0] + 1
         return found
+
+    async def _start_over(self) -> None:
+        """Begin again from a snapshot: what was to be read next was trimmed by others meanwhile."""
+        async with self._starting:
+            if not self._behind:
+                return
+            await self.partitions.close()
+            await self.partitions.open()
+            self.arbiter, self.recent, self._own = Arbiter(), RecentRecords(), {}
+            await self._load()
+            self.recent.start_at(self.arbiter.tail)
+            self._behind = False
+            self.partitions.follow(self.arbiter.next, self._news, self._lost)
 
     async def close(self) -> None:
         if not self._open:
@@ -176,12 +198,11 @@ class ArbitratedFold(Engine):
                 settle(future, True)  # whoever waits on a broken log meets the error in its own read
 
     def _lost(self, reason: str) -> None:
-        self._broken = LogCorrupt(
-            "Messages that were not read yet are gone from the log",
-            received=reason,
-            todo="open the log again; find out what deleted messages: retention must be off",
-        )
-        self._wake()
+        """What was to be read next is gone. Whoever waits is woken, and the next proof begins from a snapshot."""
+        self._behind = True
+        waiters, self._waiters = self._waiters, []
+        for _, future in waiters:
+            settle(future, True)
 
     # --- asking ------------------------------
 
@@ -236,6 +257,8 @@ class ArbitratedFold(Engine):
     async def prove(self) -> None:
         """Fold everything that was acknowledged before this call. One mark serves all who came before it was sent."""
         self.check()
+        if self._behind:
+            await self._start_over()
         if not self.proved_reads:
             await self.past((await self.partitions.bounds("log"))[1] - 1)
             return

@@ -45,7 +45,13 @@ class MemoryPartitions:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cursor = 0
         self._news: Callable[[Messages], None] | None = None
-        self._ringing = False
+        self._ringing = self._held = False
+        self._lost: Callable[[str], None] | None = None
+
+    def hold(self, held: bool) -> None:
+        """Deliver no news while it is held."""
+        self._held = held
+        self.ring()
 
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -79,7 +85,7 @@ class MemoryPartitions:
         return future
 
     def follow(self, offset: int, news: Callable[[Messages], None], lost: Callable[[str], None]) -> None:
-        self._cursor, self._news = offset, news
+        self._cursor, self._news, self._lost = offset, news, lost
         self.broker.followers.append(self)
         self.ring()
 
@@ -92,7 +98,12 @@ class MemoryPartitions:
     def _deliver(self) -> None:
         self._ringing = False
         found = self.broker.messages["log"][self._cursor : self._cursor + 10]
-        if self._news is None or not found:
+        if self._news is None or self._held or not found:
+            return
+        if self._cursor < self.broker.first["log"]:
+            self._news = None
+            if self._lost is not None:
+                self._lost("deleted")
             return
         start = self._cursor
         self._cursor += len(found)
