@@ -1,6 +1,6 @@
 """Apache Kafka: three brokers in KRaft mode, on the Java that is there; or an emulator where there is none.
 
-The programs come from Maven's own repository, with Maven's own settings, once, into a cache outside of the project. The
+The programs come from where Maven finds them, with its own settings, once, into a cache outside of the project. The
 JVMs are small and share a class archive that the first cluster leaves behind, so that a cluster starts in seconds.
 """
 

@@ -78,10 +78,7 @@ class ArbitratedEngine(ArbitratedFold):
             pieces = [data[start : start + BLOB_PIECE_BYTES_MAX] for start in starts]
             sent.append((digest, len(data), [self.partitions.send("blobs", piece) for piece in pieces]))
         return tuple(
-            [
-                BlobPlace(digest, size, tuple([await future for future in futures]))
-                for digest, size, futures in sent
-            ]
+            [BlobPlace(digest, size, tuple([await future for future in futures])) for digest, size, futures in sent]
         )
 
     async def erase(self, record: int, index: int) -> None:
@@ -133,7 +130,9 @@ class ArbitratedEngine(ArbitratedFold):
             if page.upto > after:
                 return page
         await self.prove()
-        return await self._page(after, limit, matching)
+        tail = self.arbiter.tail
+        page = await self._page(after, limit, matching)
+        return Page(page.records, page.upto, end=page.upto >= tail)
 
     async def _page(self, after: int, limit: int, matching: Filter | None) -> Page:
         """Records above ``after`` among those that are folded."""
@@ -229,7 +228,9 @@ class ArbitratedEngine(ArbitratedFold):
             raise BlobMissing("There is no such blob", received=digest)
         data = b"".join([await self._piece(offset) for offset in place.offsets])
         if len(data) != place.size:
-            raise ReadFailed("A blob could not be read whole", received=f"{len(data)} bytes", expected=f"{place.size}")
+            raise ReadFailed(
+                "A blob could not be read whole", received=f"{len(data)} bytes", expected=f"{place.size}"
+            )
         return data
 
     async def _piece(self, offset: int) -> bytes:

@@ -293,7 +293,9 @@ class ArbitratedFold(Engine):
             settle(marking, failed)
 
 
-def settle(future: asyncio.Future[object] | asyncio.Future[bool] | asyncio.Future[LogError | None], found: object) -> None:
+def settle(
+    future: asyncio.Future[object] | asyncio.Future[bool] | asyncio.Future[LogError | None], found: object
+) -> None:
     """Give a future its result, unless it has one."""
     if not future.done():
         future.set_result(found)  # type: ignore[arg-type]

@@ -29,7 +29,13 @@ class KafkaEngine(ArbitratedEngine):
     """One log on a Kafka cluster."""
 
     def __init__(
-        self, client: dict[str, Any], wanted: Wanted, *, url: str, timeout_s: float = TIMEOUT_S, proved_reads: bool = True
+        self,
+        client: dict[str, Any],
+        wanted: Wanted,
+        *,
+        url: str,
+        timeout_s: float = TIMEOUT_S,
+        proved_reads: bool = True,
     ) -> None:
         check_names(wanted)
         self.url = url
@@ -66,9 +72,7 @@ def engine_from_url(url: str) -> KafkaEngine:
     reads = parsed.options.get("reads", "proved")
     if reads not in ("proved", "watermark"):
         raise UnknownLogUrl("The option reads", received=reads, expected="proved or watermark")
-    wanted = Wanted(
-        prefix=parsed.path or PREFIX, name=parsed.log, copies=copies, unsafe=parsed.flag("unsafe")
-    )
+    wanted = Wanted(prefix=parsed.path or PREFIX, name=parsed.log, copies=copies, unsafe=parsed.flag("unsafe"))
     engine = KafkaEngine(
         client_options(parsed),
         wanted,
@@ -82,7 +86,9 @@ def engine_from_url(url: str) -> KafkaEngine:
 
 def client_options(parsed: NetworkUrl) -> dict[str, Any]:
     """Hosts, TLS and credentials as the Kafka client takes them."""
-    hosts = ",".join(f"[{host}]:{port or PORT}" if ":" in host else f"{host}:{port or PORT}" for host, port in parsed.hosts)
+    hosts = ",".join(
+        f"[{host}]:{port or PORT}" if ":" in host else f"{host}:{port or PORT}" for host, port in parsed.hosts
+    )
     options: dict[str, Any] = {"bootstrap.servers": hosts}
     mechanism = parsed.options.get("sasl", "SCRAM-SHA-512").upper()
     if mechanism not in MECHANISMS:

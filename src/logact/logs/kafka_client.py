@@ -131,11 +131,11 @@ class KafkaPartitions:
             ) from error
 
     def _prepare(self) -> tuple[str, ...]:
-        return prepare(AdminClient({**self._client, "error_cb": self._complain}), self._wanted, self._why)
+        return prepare(AdminClient(self._with_ear(self._client)), self._wanted, self._why)
 
     def _start_producer(self) -> None:
         settings = {**self._client, **_PRODUCER, "message.timeout.ms": int(self._timeout_s * 1000)}
-        producer = Producer({**settings, "error_cb": self._complain})
+        producer = Producer(self._with_ear(settings))
         self._producer = producer
         self._fatal = ""
         self._start(lambda: self._acknowledge(producer), "acknowledgements")
@@ -159,6 +159,9 @@ class KafkaPartitions:
             if consumer is not None:
                 consumer.close()
         self._follower = self._reader = None
+
+    def _with_ear(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {**settings, "error_cb": self._complain}
 
     def _complain(self, error: KafkaError) -> None:
         """The client says that something is wrong; called in any of its threads."""
@@ -246,7 +249,7 @@ class KafkaPartitions:
     # --- following ------------------------------
 
     def follow(self, offset: int, news: Callable[[Messages], None], lost: Callable[[str], None]) -> None:
-        consumer = Consumer({**self._client, **_CONSUMER, "error_cb": self._complain})
+        consumer = Consumer(self._with_ear({**self._client, **_CONSUMER}))
         consumer.assign([TopicPartition(self._wanted.topic("log"), 0, offset)])
         self._follower = consumer
         self._start(lambda: self._listen(consumer, news, lost), "news")
@@ -307,9 +310,7 @@ class KafkaPartitions:
         if self._ended.is_set():
             raise LogUnavailable("The log is not open", todo="open it first")
         if self._reader is None:
-            self._reader = Consumer(
-                {**self._client, **_CONSUMER, "enable.partition.eof": True, "error_cb": self._complain}
-            )
+            self._reader = Consumer(self._with_ear({**self._client, **_CONSUMER, "enable.partition.eof": True}))
         if self._reader_at != (topic, offset):
             self._reader.assign([TopicPartition(topic, 0, offset)])
         return self._reader
@@ -333,7 +334,7 @@ class KafkaPartitions:
         await environment.current().in_thread(self._delete_before, self._wanted.topic(place), offset)
 
     def _delete_before(self, topic: str, offset: int) -> None:
-        admin = AdminClient({**self._client, "error_cb": self._complain})
+        admin = AdminClient(self._with_ear(self._client))
 
         def delete() -> None:
             for future in admin.delete_records([TopicPartition(topic, 0, offset)]).values():

@@ -11,7 +11,12 @@ from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # names that it imports and does not list
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from logact import env as environment
 from logact.errors import LogUnavailable, UsageError
@@ -41,7 +46,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     unsafe: bool = False
 
     def topic(self, place: Place) -> str:
-        """The topic of a place. The name is escaped so that no two logs share one (``_`` is ``__``, ``/`` is ``_-``)."""
+        """The topic of a place; escaped so that no two logs share one (``_`` is ``__``, ``/`` is ``_-``)."""
         whole = f"{self.prefix}.{self.name.replace('_', '__').replace('/', '_-')}"
         return whole if place == "log" else f"{whole}_.{place}"
 
@@ -130,7 +135,9 @@ def _create(admin: AdminClient, topics: list[str], wanted: Wanted) -> None:
                     todo="add brokers, or accept fewer copies with ?copies=N&unsafe=1",
                 ) from error
             raise LogUnavailable(
-                f"The topic {topic} cannot be made", received=error.args[0].str(), todo="make it by hand, or grant CREATE"
+                f"The topic {topic} cannot be made",
+                received=error.args[0].str(),
+                todo="make it by hand, or grant CREATE",
             ) from error
         except TimeoutError as error:
             raise LogUnavailable(f"The topic {topic} was not made in time") from error
@@ -197,9 +204,11 @@ def _problems(topic: str, partitions: int, copies: int, config: dict[str, str], 
             value = config.get(name, "")
             if not value.isdigit() or int(value) < least:
                 found.append(f"{name}={value or 'unknown'} instead of {least} or more")
-        for name in ("unclean.leader.election.enable", "retention.ms", "retention.bytes"):
-            if config.get(name) != FIXED[name]:
-                found.append(f"{name}={config.get(name, 'unknown')} instead of {FIXED[name]}")
+        found += [
+            f"{name}={config.get(name, 'unknown')} instead of {FIXED[name]}"
+            for name in ("unclean.leader.election.enable", "retention.ms", "retention.bytes")
+            if config.get(name) != FIXED[name]
+        ]
     if found and not wanted.unsafe:
         raise UsageError(
             f"The topic {topic} can lose acknowledged records",

@@ -1,7 +1,7 @@
 """What an arbitrated log needs of a broker: three totally ordered partitions of messages, and nothing else.
 
-``Partitions`` is the plain statement of it; ``kafka_client`` is one over Apache Kafka, the test kit has one in memory.
-Arbitration, snapshots and reads stand on this alone. This file does no I/O.
+``Partitions`` is the plain statement of it; ``kafka_client`` is one over Apache Kafka, the test kit has one in
+memory. Arbitration, snapshots and reads stand on this alone. This file does no I/O.
 """
 
 from __future__ import annotations
