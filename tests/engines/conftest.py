@@ -1,13 +1,21 @@
-"""Servers that many tests share, started at their first use."""
+"""Real servers for the engines' tests. Each kind is started once a session, when the first test asks for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from benchmarks.servers.postgres import PostgresServer
 
 from tests.engines import kafka_kit
 from tests.engines.nats_cluster import NatsCluster
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that nobody kills; make a database of your own in it (``postgres.database(NAME)``)."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
