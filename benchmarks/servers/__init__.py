@@ -129,10 +129,12 @@ class Server:
             return
         if process.poll() is None:
             process.send_signal(signal.SIGSTOP)  # so that it does not see its children die
-            for pid in children(process.pid):
+            family = children(process.pid)
+            for pid in family:
                 _signal(pid, signal.SIGKILL)
             process.kill()
             process.wait()
+            wait_until(lambda: not any(map(lives, family)), "all processes are gone")
         self.process = None
 
     def pause(self) -> None:
@@ -221,6 +223,14 @@ def children(pid: int) -> list[int]:
     for one in found:
         found += [child for child, parent in parents.items() if parent == one]
     return found[1:]
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs: it is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    except OSError:
+        return False
 
 
 def _signal(pid: int, number: int) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from benchmarks.servers import children, free_ports
+from benchmarks.servers import children, free_ports, lives
 from benchmarks.servers.postgres import PostgresServer
 
 
@@ -16,7 +14,7 @@ def test_a_killed_server_starts_again_with_what_it_had(postgres: PostgresServer)
         family = [server.process.pid, *children(server.process.pid)]
         assert len(family) > 3
         server.kill()
-        assert not [pid for pid in family if _lives(pid)]
+        assert not [pid for pid in family if lives(pid)]
         server.start()
         assert server.sql("SELECT x FROM t") == "7"
         directory = server.directory
@@ -27,10 +25,3 @@ def test_a_killed_server_starts_again_with_what_it_had(postgres: PostgresServer)
 def test_free_ports_differ() -> None:
     """Ports that were asked for together are different ones."""
     assert len(set(free_ports(10))) == 10
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
-    except OSError:
-        return False
