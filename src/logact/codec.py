@@ -209,17 +209,17 @@ def _encode_payload(payload: Payload) -> bytes:
     return data
 
 
-def check_depth(data: bytes) -> None:
+def check_depth(data: bytes, most: int = DEPTH_MAX) -> None:
     """Raise ValueError if some JSON nests too deep."""
-    if data.count(b"[") + data.count(b"{") <= DEPTH_MAX:
+    if data.count(b"[") + data.count(b"{") <= most:
         return
     depth = 0
     for found in _BRACKETS.finditer(data):
         token = found.group()
         if token in b"[{":
             depth += 1
-            if depth > DEPTH_MAX:
-                raise ValueError(f"it nests deeper than {DEPTH_MAX} levels")
+            if depth > most:
+                raise ValueError(f"it nests deeper than {most} levels")
         elif token in b"]}":
             depth -= 1
 

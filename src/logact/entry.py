@@ -595,11 +595,11 @@ KINDS: dict[str, type[Payload]] = {
 _EVERYONE = {"Notice", "Heartbeat"}
 MAY_APPEND: dict[Role, frozenset[str]] = {
     "client": frozenset(_EVERYONE | {"Run", "Input", "Mail", "Vote", "Cancel"}),
-    "driver": frozenset(_EVERYONE | {"Inference", "Compaction", "Intent", "Mail"}),
+    "driver": frozenset(_EVERYONE | {"Inference", "Compaction", "Intent", "Mail", "Recovery"}),
     "voter": frozenset(_EVERYONE | {"Vote"}),
     "decider": frozenset(_EVERYONE | {"Commit", "Abort", "Expiry"}),
-    "executor": frozenset(_EVERYONE | {"Started", "Result", "Undone", "Output", "Spec"}),
-    "recoverer": frozenset(_EVERYONE | {"Recovery", "Fence", "Claim", "Control", "Cancel", "Finding"}),
+    "executor": frozenset(_EVERYONE | {"Started", "Result", "Undone", "Output", "Spec", "Cancel"}),
+    "recoverer": frozenset(_EVERYONE | {"Recovery", "Fence", "Claim", "Control", "Cancel", "Finding", "Undone"}),
     "supervisor": frozenset(_EVERYONE | {"Recovery", "Fence", "Claim", "Control", "Cancel", "Finding"}),
     "checkpointer": frozenset(_EVERYONE | {"Checkpoint", "Trim"}),
     "operator": frozenset(
@@ -607,7 +607,8 @@ MAY_APPEND: dict[Role, frozenset[str]] = {
     ),
     "reader": frozenset(),
 }
-"""Who may append what. The fold, the served log and the documentation all read this table."""
+"""Who may append what. The fold, the served log, the documentation and the tests all read this table; what limits a
+right further (a vote only in one's own name) stands in ``core/rights.py``."""
 
 
 class Author(msgspec.Struct, frozen=True):

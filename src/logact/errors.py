@@ -107,6 +107,24 @@ class LogUnavailable(LogError):
     code = "log_unavailable"
 
 
+class TooManyRequests(LogUnavailable):
+    """A served log asks its client to slow down; nothing was begun. Wait, then repeat."""
+
+    code = "too_many_requests"
+
+
+class TokenRefused(LogError):
+    """A served log does not know the token, or it has expired or was revoked. Nothing was done."""
+
+    code = "token_refused"
+
+
+class NotPermitted(LogError):
+    """The token's role or scope does not allow this. Nothing was done, and the attempt is in the log."""
+
+    code = "not_permitted"
+
+
 class AppendUnknown(LogError):
     """The append may or may not have happened; repeat it byte for byte, or read the log."""
 

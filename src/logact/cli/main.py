@@ -44,6 +44,8 @@ COMMANDS = {
     "recoverer": ("parts", "Play one part: it settles what crashes left."),
     "checkpointer": ("parts", "Play one part: it writes checkpoints."),
     "supervise": ("supervise", "Keep the parts of an agent alive as processes."),
+    "serve": ("serve", "Serve logs over the network, with roles."),
+    "token": ("serve", "Who may use a served log: create, list, revoke."),
     "doctor": ("doctor", "Check this installation, and prove the gate."),
 }
 """Each command: the module that holds it, and one line for ``logact --help``."""

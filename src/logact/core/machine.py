@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from logact.core import rights
 from logact.core.acting import on_finding, on_output, on_recovery, on_result, on_started, on_undone
 from logact.core.controlling import on_cancel, on_claim, on_control, on_fence, on_heartbeat, on_policy
 from logact.core.judging import on_abort, on_commit, on_expiry, on_vote
@@ -52,6 +53,8 @@ _CARRYING = frozenset(
     )
 )
 """Kinds without which a run looks as if less had happened than did."""
+
+_LIMITED = frozenset(kind for _, kind in rights.LIMITS) - {"Vote"}  # whose vote it is, ``on_vote`` asks the policy
 
 
 _BEGINNING = frozenset(
@@ -164,6 +167,8 @@ def _entry_problem(state: State, entry: Entry) -> str:
         return f"the role {entry.author.role!r} may not append a {entry.kind}"
     if isinstance(entry.payload, ErasedPayload):
         return _erased(state, entry)
+    if entry.kind in _LIMITED:
+        return rights.beyond(entry.author.role, entry.author.name, entry.payload)
     return ""
 
 

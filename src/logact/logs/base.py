@@ -189,6 +189,16 @@ class Engine(abc.ABC):
     log_id: str = ""
     """The log's own random id, fixed when the log is created; known after ``open``."""
 
+    roles: frozenset[str] | None = None
+    """The roles in which this connection may append; None: nobody asks. Known after ``open``."""
+
+    writer_prefix: str = ""
+    """What the incarnations that write through this connection begin with: a served log knows its writers by it."""
+
+    def stamp(self, entries: Sequence[NewEntry]) -> Sequence[NewEntry]:
+        """The entries as this connection may say them; a served log puts its token's name in place of any other."""
+        return entries
+
     @abc.abstractmethod
     async def open(self) -> None:
         """Connect, create the log if it is missing, migrate, check the settings. May be called again after close."""
@@ -242,13 +252,6 @@ class Engine(abc.ABC):
     async def trim(self, before: int) -> None:
         """Drop the records below ``before``; monotone; a writer's numbers and keys are still remembered."""
 
-    def follows(self, record: int, previous: int) -> bool:
-        """Whether it is known, without asking, that no record stands between these two.
-
-        An engine whose record numbers have gaps says more than this default.
-        """
-        return record == previous + 1
-
     async def last_checkpoint(self) -> int:
         """The number of the last record that holds a ``Checkpoint`` entry (0: none).
 
@@ -284,7 +287,7 @@ class Writer:
     def __init__(self, log: SharedLog, incarnation: str | None = None) -> None:
         self.log = log
         self.env = environment.current()
-        self.incarnation = incarnation or self.env.identifier()
+        self.incarnation = incarnation or log.engine.writer_prefix + self.env.identifier()
         self.number = 0
         self.previous = codec.GENESIS
         self.last_body = b""
@@ -304,7 +307,7 @@ class Writer:
         async with self._lock:
             await self._settle()
             encoded = codec.encode_record(
-                entries,
+                self.log.engine.stamp(entries),
                 log=self.log.log_id,
                 writer=self.incarnation,
                 number=self.number + 1,

@@ -304,7 +304,7 @@ _TLS_FILES = ("ca", "cert", "key")
 
 
 def _variable(engine: str, name: str) -> str:
-    return f"LOGACT_{engine.upper()}_{name.upper()}"
+    return "_".join(part.upper() for part in ("logact", engine, name) if part)
 
 
 def _secret(engine: str, name: str, path: str) -> Secret:

@@ -179,7 +179,7 @@ class Driver:
             payload = Recovery(
                 intent=step.retry_of, attempt=0, settlement="failed_final", evidence="effect", reason=step.reason
             )
-            await self.host.append([self.host.entry(payload, "recoverer", run=run.id)])
+            await self.host.append([self.host.entry(payload, "driver", self.name, run=run.id)])
         elif step.verb == "conclude":
             await self._conclude(run, step.reason)
         else:

@@ -169,7 +169,7 @@ class Executor:
         state = self.host.state
         action = state.actions[action_id]
         if executing.only_rehearsed(state, action.intent):
-            taken_back = self.host.about(action.intent, rehearsed(action.id), "client", self.host.agent)
+            taken_back = self.host.about(action.intent, rehearsed(action.id), "executor", self.name)
             await self.host.append([taken_back], unless=self.start_unless(action))
             return False
         attempt = len(action.attempts)

@@ -183,7 +183,7 @@ class Recoverer:
             return
         entries = [
             self.host.about(intent, self._doubt(action, "its executor is gone"), "recoverer", self.name),
-            self.host.about(intent, Undone(intent=action.id, detail=detail), "executor", self.name),
+            self.host.about(intent, Undone(intent=action.id, detail=detail), "recoverer", self.name),
         ]
         await self.host.append(entries, unless=where(kinds=["Result", "Recovery", "Undone"], actions=[action.id]))
 

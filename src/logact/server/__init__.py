@@ -1,0 +1,1 @@
+"""A log served over the network: who may do what by token, appends, reads, following, limits, metrics."""
