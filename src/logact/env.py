@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,6 +108,15 @@ class Env:
         """Run a blocking function in a worker thread. A cancelled call goes on in its thread (see ``watching``)."""
         watch = current_watch()
         return await asyncio.to_thread(function if watch is None else watch.around(function), *args, **kwargs)
+
+    def start_thread(self, function: Callable[[], None], name: str) -> threading.Thread:
+        """Start a thread of its own for a client that only knows how to block. It ends when ``function`` returns.
+
+        It is a daemon: a process that ends without closing what it opened is not held up by it.
+        """
+        thread = threading.Thread(target=function, name=name, daemon=True)
+        thread.start()
+        return thread
 
     points = "LOGACT_CRASH_AT" in os.environ
     """Whether :meth:`point` does anything; saves naming points on the hot path."""

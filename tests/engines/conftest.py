@@ -1,12 +1,21 @@
-"""Servers that many tests share, started at their first use."""
+"""Real servers for the engines' tests. Each kind is started once a session, when the first test asks for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from benchmarks.servers.postgres import PostgresServer
 
+from tests.engines import kafka_kit
 from tests.engines.nats_cluster import NatsCluster
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that nobody kills; make a database of your own in it (``postgres.database(NAME)``)."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +27,17 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[kafka_kit.KafkaLike]:
+    """Kafka with brokers that nobody kills (see the crash tests for those); each test takes log names of its own."""
+    server = kafka_kit.start_kafka()
+    yield server
+    server.close()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it where a stand-in ran instead of the real thing."""
+    if kafka_kit.report():
+        terminalreporter.write_line(kafka_kit.report())

@@ -252,6 +252,13 @@ class Engine(abc.ABC):
     async def trim(self, before: int) -> None:
         """Drop the records below ``before``; monotone; a writer's numbers and keys are still remembered."""
 
+    def follows(self, record: int, previous: int) -> bool:
+        """Whether it is known, without asking, that no record stands between these two.
+
+        An engine whose record numbers have gaps says more than this default.
+        """
+        return record == previous + 1
+
     async def last_checkpoint(self) -> int:
         """The number of the last record that holds a ``Checkpoint`` entry (0: none).
 

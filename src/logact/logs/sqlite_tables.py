@@ -16,16 +16,11 @@ from logact.codec import EntryHead
 from logact.entry import record_of
 from logact.errors import (
     BlobMissing,
-    ChainConflict,
-    ConditionFailed,
-    KeyConflict,
     LogCorrupt,
-    LogSealed,
     LogTrimmed,
     LogUnavailable,
-    TooLarge,
-    UsageError,
 )
+from logact.logs import refusals
 from logact.logs.base import READ_RECORDS_MAX, Condition, Draft, Filter, Page, StoredRecord
 from logact.logs.sqlite_schema import RECORD_BITS, RECORDS_MAX
 
@@ -74,52 +69,29 @@ class Tables:
 
     def append(self, connection: sqlite3.Connection, draft: Draft) -> tuple[int, bool]:
         """Check a draft and insert it; every check comes before the first write. See ``Engine.append``."""
-        if len(draft.body) > codec.RECORD_BYTES_MAX:
-            raise TooLarge(
-                "A record is too large",
-                received=f"{len(draft.body)} bytes",
-                expected=f"at most {codec.RECORD_BYTES_MAX}",
-                todo="split the batch, or move large values to blobs",
-            )
+        refusals.check_size(draft)
         digest = hashlib.sha256(draft.body).digest()
         last = self._last_of(connection, draft.writer)
         number = last[0] if last is not None else 0
         if draft.number == number and last is not None:
             if last[2] != digest:
-                raise ChainConflict(
-                    f"Writer {draft.writer} already wrote another record number {number}",
-                    received=f"other bytes for number {number}",
-                    expected=f"the bytes of record {last[1]}",
-                    todo="start a new incarnation",
-                )
+                raise refusals.other_bytes(draft, last[1])
             return last[1], False
         if draft.number != number + 1:
-            raise ChainConflict(
-                f"Writer {draft.writer} is out of step",
-                received=f"record number {draft.number}",
-                expected=str(number + 1),
-                todo="start a new incarnation",
-            )
+            raise refusals.out_of_step(draft, number + 1)
         if draft.key:
             held = connection.execute(
                 "SELECT record, content FROM keys WHERE log = ? AND key = ?", (self.log, draft.key)
             ).fetchone()
             if held is not None:
                 if held[1] != draft.content:
-                    raise KeyConflict(
-                        "The idempotency key was used with other content",
-                        received=draft.key,
-                        expected=f"the content of record {held[0]}",
-                        todo="use a fresh key for other content",
-                    )
+                    raise refusals.key_conflict(draft, held[0])
                 return held[0], False
         first, sealed, tail = self._look(connection)
         if sealed:
-            raise LogSealed(
-                "The log is sealed", received=f"an append after record {tail}", todo="go on where its Seal entry says"
-            )
+            raise refusals.sealed(tail)
         if draft.condition is not None:
-            self._check(connection, draft.condition, first, tail)
+            self._check(connection, draft, draft.condition, first, tail)
         for name, data in draft.blobs:
             self.put_blob(connection, name, data)
         record = tail + 1
@@ -139,30 +111,17 @@ class Tables:
         self._staged[record] = draft.heads
         return record, True
 
-    def _check(self, connection: sqlite3.Connection, condition: Condition, first: int, tail: int) -> None:
+    def _check(
+        self, connection: sqlite3.Connection, draft: Draft, condition: Condition, first: int, tail: int
+    ) -> None:
         after = record_of(condition.after)
         if after > tail:
-            raise ConditionFailed(
-                "The condition names a record that is not there",
-                received=f"record {after}",
-                expected=f"at most {tail}",
-                todo="the log went back, perhaps to an old copy: run `logact log verify`",
-            )
+            raise refusals.condition_beyond(draft, tail)
         if after < first - 1:
-            raise ConditionFailed(
-                "The condition looks at records that were trimmed",
-                received=f"after record {after}",
-                expected=f"record {first - 1} or later",
-                todo="fold again and retry",
-            )
+            raise refusals.condition_trimmed(draft, first)
         for record in range(after + 1, tail + 1):
             if condition.unless is None or condition.unless.fits_record(self._heads_of(connection, record), record):
-                raise ConditionFailed(
-                    "Something relevant came in between",
-                    received=f"record {record}",
-                    expected=f"nothing that matches after record {after}",
-                    todo="fold again and retry",
-                )
+                raise refusals.came_between(draft, record)
 
     def _heads_of(self, connection: sqlite3.Connection, record: int) -> tuple[EntryHead, ...]:
         heads = self._staged.get(record) or self._heads.get(record)
@@ -190,11 +149,9 @@ class Tables:
         if record <= tail:
             row = connection.execute(_PAGE, (self._base + record - 1, self._base + record, 1)).fetchone()
         if row is None:
-            raise UsageError("There is no such record", received=str(record), expected=f"{first} to {tail}")
+            raise refusals.no_record(record, first, tail)
         body = self._checked(row)
-        entries = len(codec.read_head(body)[0].entries)
-        if not 0 <= index < entries:
-            raise UsageError("There is no such entry", received=str(index), expected=f"0 to {entries - 1}")
+        refusals.check_index(index, len(codec.read_head(body)[0].entries))
         body = codec.erase_payload(body, index)
         connection.execute("UPDATE records SET body = ?, crc = ? WHERE id = ?", (body, zlib.crc32(body), row[0]))
 
@@ -290,12 +247,7 @@ class Tables:
         """Nothing stands right after ``after``: at the tail, or trimmed, or damaged?"""
         first, _, tail = self._state_of(connection)
         if after < first - 1:
-            raise LogTrimmed(
-                "These records were trimmed",
-                received=f"after record {after}",
-                expected=f"{first - 1} or later",
-                todo="start from a checkpoint",
-            )
+            raise refusals.trimmed(after, first)
         row = connection.execute(_PAGE, (self._base + after, self._base + RECORDS_MAX, 1)).fetchone()
         if row is not None and row[0] != self._base + after + 1:
             raise LogCorrupt(
@@ -311,12 +263,7 @@ class Tables:
         """The bytes of a row of records, if they are what was written."""
         number = row[0] & RECORDS_MAX
         if not isinstance(row[1], bytes) or zlib.crc32(row[1]) != row[2]:
-            raise LogCorrupt(
-                f"Record {number} does not match its checksum",
-                received=f"{len(row[1])} bytes",
-                expected=f"checksum {row[2]}",
-                todo="restore a backup; `logact log verify` shows how far the log can be trusted",
-            )
+            raise refusals.bad_checksum(number, len(row[1]), row[2])
         return row[1]
 
     def get_blob(self, connection: sqlite3.Connection, digest: str) -> bytes:

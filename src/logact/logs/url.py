@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from logact.errors import MissingExtra, UnknownLogUrl
@@ -22,14 +23,14 @@ BUILT_IN = {
     "logact+https": "logact.logs.remote:engine_from_url",
 }
 EXTRAS = {
-    "postgresql": "postgres",
-    "postgres": "postgres",
-    "nats": "nats",
-    "kafka": "kafka",
-    "logact+http": "http",
-    "logact+https": "http",
+    "postgresql": ("postgres", "psycopg"),
+    "postgres": ("postgres", "psycopg"),
+    "nats": ("nats", "nats"),
+    "kafka": ("kafka", "confluent_kafka"),
+    "logact+http": ("http", "httpx2"),
+    "logact+https": ("http", "httpx2"),
 }
-"""What has to be installed for a scheme: ``pip install 'logact[postgres]'``."""
+"""What has to be installed for a scheme: ``pip install 'logact[postgres]'`` brings ``psycopg``."""
 
 GROUP = "logact.engines"
 
@@ -63,15 +64,20 @@ def engine_for(url: str) -> Engine:
 
 
 def _built_in(scheme: str, target: str, url: str) -> Engine:
-    module, _, name = target.partition(":")
-    try:
-        build: Callable[[str], Engine] = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        if scheme not in EXTRAS:
-            raise
+    extra, needed = EXTRAS.get(scheme, ("", ""))
+    if needed and not _installed(needed):
         raise MissingExtra(
             f"The {scheme}: engine needs a package that is not installed",
-            received=f"{redacted(url)}, without {error.name}",
-            todo=f"pip install 'logact[{EXTRAS[scheme]}]'",
-        ) from error
+            received=f"{redacted(url)}, without {needed}",
+            todo=f"pip install 'logact[{extra}]'",
+        )
+    module, _, name = target.partition(":")
+    build: Callable[[str], Engine] = getattr(import_module(module), name)
     return build(url)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:
+        return False  # somebody took it out of sys.modules

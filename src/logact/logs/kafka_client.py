@@ -1,0 +1,360 @@
+"""Partitions over Apache Kafka: the blocking client, its threads, and what its errors mean.
+
+Two threads per open log hand over what the client has to say: one for acknowledgements, one for news. Each hands a
+whole batch to the event loop at once. Random reads use a consumer of their own, in worker threads. The client's own
+asyncio form is not used: it takes a worker thread for every poll.
+
+Definite or not: once a message was given to the client, only a broker's refusal is definite. A time limit, a lost
+connection and a client that broke are indefinite: the message may be in the log, or come later. Arbitration makes
+a late one harmless. This file knows nothing of records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+from confluent_kafka.admin import AdminClient
+
+from logact import env as environment
+from logact.errors import AppendUnknown, LogActError, LogReadOnly, LogUnavailable, ReadFailed, TooLarge
+from logact.logs.kafka_settings import Wanted, prepare
+from logact.logs.partitions import Messages, Place
+
+POLL_S = 0.1
+"""How long a thread waits in the client before it looks whether it should end. It is woken by what it waits for."""
+
+BATCH_MAX = 512
+READ_S_MAX = 15.0
+STEP_S_MAX = 5.0
+
+T = TypeVar("T")
+
+_TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE}
+_FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
+_GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
+
+_PASSING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._WAIT_CACHE,
+}
+
+_CLIENT: dict[str, Any] = {
+    "client.id": "logact",
+    "log_level": 2,
+    "allow.auto.create.topics": False,
+    "socket.keepalive.enable": True,
+    "socket.nagle.disable": True,
+    "socket.timeout.ms": 10_000,
+    "reconnect.backoff.ms": 50,
+    "reconnect.backoff.max.ms": 1_000,
+    "topic.metadata.refresh.fast.interval.ms": 100,
+}
+_PRODUCER: dict[str, Any] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "linger.ms": 0,
+    "request.timeout.ms": 5_000,
+    "retry.backoff.ms": 50,
+    "retry.backoff.max.ms": 500,
+    "message.max.bytes": 1_040_000,
+}
+_CONSUMER: dict[str, Any] = {
+    "group.id": "logact",  # required, and not used: partitions are assigned, nothing is committed
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_uncommitted",  # every reader has to see the same messages at the same time
+    "check.crcs": True,
+    "fetch.error.backoff.ms": 50,
+    "fetch.queue.backoff.ms": 20,
+    "queued.max.messages.kbytes": 16_384,
+}
+
+Sent = tuple["asyncio.Future[int]", Callable[[int], None] | None, KafkaError | None, int]
+
+
+class KafkaPartitions:
+    """The three topics of one log, on one event loop at a time."""
+
+    def __init__(self, client: dict[str, Any], wanted: Wanted, *, timeout_s: float) -> None:
+        self._client = {**_CLIENT, **client}
+        self._wanted = wanted
+        self._timeout_s = timeout_s
+        self._settings: tuple[str, ...] = ()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._producer: Producer | None = None
+        self._follower: Consumer | None = None
+        self._reader: Consumer | None = None
+        self._reader_at: tuple[str, int] = ("", -1)
+        self._reading = threading.Lock()
+        self._sent: deque[Sent] = deque()
+        self._problem = ""  # what the client complained of last, for messages
+        self._fatal = ""
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        return self._settings
+
+    # --- life ------------------------------
+
+    async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ended = threading.Event()
+        self._fatal = self._problem = ""
+        try:
+            self._settings = await environment.current().in_thread(self._prepare)
+            self._start_producer()
+        except KafkaException as error:
+            raise LogUnavailable(
+                "The Kafka client cannot be used", received=str(error), todo="check the options of the log URL"
+            ) from error
+
+    def _prepare(self) -> tuple[str, ...]:
+        return prepare(AdminClient(self._with_ear(self._client)), self._wanted, self._why)
+
+    def _start_producer(self) -> None:
+        settings = {**self._client, **_PRODUCER, "message.timeout.ms": int(self._timeout_s * 1000)}
+        producer = Producer(self._with_ear(settings))
+        self._producer = producer
+        self._fatal = ""
+        self._start(lambda: self._acknowledge(producer), "acknowledgements")
+
+    def _start(self, work: Callable[[], None], name: str) -> None:
+        self._threads.append(environment.current().start_thread(work, f"logact kafka {name}"))
+
+    async def close(self) -> None:
+        self._ended.set()
+        await environment.current().in_thread(self._close)
+        self._loop = None
+
+    def _close(self) -> None:
+        if self._producer is not None:
+            self._producer.purge()  # what was not acknowledged is unknown to its caller by now
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self._producer = None
+        for consumer in (self._follower, self._reader):
+            if consumer is not None:
+                consumer.close()
+        self._follower = self._reader = None
+
+    def _with_ear(self, settings: dict[str, Any]) -> dict[str, Any]:
+        return {**settings, "error_cb": self._complain}
+
+    def _complain(self, error: KafkaError) -> None:
+        """The client says that something is wrong; called in any of its threads."""
+        self._problem = error.str()
+        if error.fatal():
+            self._fatal = error.str()
+
+    def _why(self) -> str:
+        return self._problem or "no answer"
+
+    def _call(self, function: Callable[..., None], *args: Any) -> None:
+        """Call something on the event loop, from a thread."""
+        loop = self._loop
+        try:
+            if loop is not None:
+                loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            self._ended.set()  # the loop is closed: nobody is left to be told
+
+    # --- sending ------------------------------
+
+    def send(self, place: Place, value: bytes, sent: Callable[[int], None] | None = None) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def acknowledged(error: KafkaError | None, message: KafkaMessage) -> None:
+            self._sent.append((future, sent, error, message.offset() or 0))
+
+        try:
+            if self._fatal or self._producer is None:
+                self._replace_producer()
+            if self._producer is None:
+                raise LogUnavailable("The log is not open", todo="open it first")
+            self._producer.produce(self._wanted.topic(place), value, partition=0, on_delivery=acknowledged)
+        except BufferError:
+            future.set_exception(LogUnavailable("Too many messages wait to be sent", todo="try again later"))
+        except KafkaException as error:
+            future.set_exception(self._meaning(error.args[0]))
+        except LogActError as error:
+            future.set_exception(error)
+        return future
+
+    def _replace_producer(self) -> None:
+        """A client that broke for good is replaced; what it had under way ends as unknown."""
+        if self._ended.is_set() or self._producer is None:
+            return
+        self._producer.purge()
+        self._start_producer()
+
+    def _acknowledge(self, producer: Producer) -> None:
+        """The thread that waits for acknowledgements."""
+        while not (self._ended.is_set() or self._producer is not producer):
+            producer.poll(POLL_S)
+            if self._sent:
+                self._call(self._settle)
+        producer.poll(0)  # what was purged
+        self._call(self._settle)
+
+    def _settle(self) -> None:
+        while self._sent:
+            future, sent, error, offset = self._sent.popleft()
+            if error is None and sent is not None:
+                sent(offset)
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(offset)
+            else:
+                future.set_exception(self._meaning(error))
+
+    def _meaning(self, error: KafkaError) -> LogActError:
+        """What it means for a message that the client gave it this error."""
+        code = error.code()
+        if code in _TOO_LARGE:
+            return TooLarge("Kafka refused a message for its size", received=error.str())
+        if code in _FORBIDDEN:
+            return LogReadOnly(
+                "Kafka does not allow this user to write to the log",
+                received=error.str(),
+                todo="grant WRITE on the log's topics, or read with ?reads=watermark",
+            )
+        if code == KafkaError._QUEUE_FULL:
+            return LogUnavailable("Too many messages wait to be sent", received=error.str())
+        return AppendUnknown("Kafka did not acknowledge a message", received=f"{error.str()} ({self._why()})")
+
+    # --- following ------------------------------
+
+    def follow(self, offset: int, news: Callable[[Messages], None], lost: Callable[[str], None]) -> None:
+        consumer = Consumer(self._with_ear({**self._client, **_CONSUMER}))
+        consumer.assign([TopicPartition(self._wanted.topic("log"), 0, offset)])
+        self._follower = consumer
+        self._start(lambda: self._listen(consumer, news, lost), "news")
+
+    def _listen(self, consumer: Consumer, news: Callable[[Messages], None], lost: Callable[[str], None]) -> None:
+        """The thread that waits for news."""
+        while not self._ended.is_set():
+            first = consumer.poll(POLL_S)
+            if first is None:
+                continue
+            found: list[tuple[int, bytes]] = []
+            for message in [first, *consumer.consume(BATCH_MAX, 0)]:
+                error = message.error()
+                if error is None:
+                    found.append((message.offset() or 0, message.value() or b""))
+                elif error.code() in _GONE:
+                    self._call(lost, error.str())
+                    return
+                else:
+                    self._problem = error.str()  # the client goes on by itself
+            if found:
+                self._call(news, found)
+
+    # --- reading ------------------------------
+
+    async def fetch(self, place: Place, offset: int, upto: int) -> Messages:
+        if offset >= upto:
+            return []
+        return await environment.current().in_thread(self._fetch, self._wanted.topic(place), offset, upto)
+
+    def _fetch(self, topic: str, offset: int, upto: int) -> Messages:
+        env = environment.current()
+        with self._reading:
+            found: list[tuple[int, bytes]] = []
+            end = env.monotonic() + READ_S_MAX
+            reader = self._reader_for(topic, offset)
+            while offset < upto and not found:
+                for message in reader.consume(min(BATCH_MAX, upto - offset), POLL_S):
+                    error = message.error()
+                    if error is None:
+                        offset = (message.offset() or 0) + 1
+                        if offset <= upto:
+                            found.append((offset - 1, message.value() or b""))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        if (message.offset() or 0) >= upto:
+                            offset = upto
+                    elif error.code() in _GONE:
+                        self._reader_at = ("", -1)
+                        raise ReadFailed("Messages are not there any more", received=error.str())
+                if not found and offset < upto and (env.monotonic() > end or self._ended.is_set()):
+                    self._reader_at = ("", -1)
+                    raise ReadFailed("Kafka did not answer a read", received=self._why(), todo="try again")
+            self._reader_at = (topic, offset)
+            return found
+
+    def _reader_for(self, topic: str, offset: int) -> Consumer:
+        """The consumer for random reads, standing at this offset."""
+        if self._ended.is_set():
+            raise LogUnavailable("The log is not open", todo="open it first")
+        if self._reader is None:
+            self._reader = Consumer(self._with_ear({**self._client, **_CONSUMER, "enable.partition.eof": True}))
+        if self._reader_at != (topic, offset):
+            self._reader.assign([TopicPartition(topic, 0, offset)])
+        return self._reader
+
+    async def bounds(self, place: Place) -> tuple[int, int]:
+        return await environment.current().in_thread(self._bounds, self._wanted.topic(place))
+
+    def _bounds(self, topic: str) -> tuple[int, int]:
+        def ask() -> tuple[int, int]:
+            with self._reading:
+                reader = self._reader_for(*self._reader_at)
+                found: tuple[int, int] = reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=STEP_S_MAX)
+                return found
+
+        try:
+            return self._patiently(ask)
+        except KafkaException as error:
+            raise ReadFailed("Kafka did not say where the log ends", received=str(error.args[0])) from error
+
+    async def delete_before(self, place: Place, offset: int) -> None:
+        await environment.current().in_thread(self._delete_before, self._wanted.topic(place), offset)
+
+    def _delete_before(self, topic: str, offset: int) -> None:
+        admin = AdminClient(self._with_ear(self._client))
+
+        def delete() -> None:
+            for future in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+                future.result(READ_S_MAX)
+
+        try:
+            self._patiently(delete)
+        except (KafkaException, TimeoutError) as error:
+            raise LogUnavailable("Kafka did not delete old messages", received=str(error)) from error
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Repeat a call while a partition moves from one leader to the next."""
+        env = environment.current()
+        end = env.monotonic() + READ_S_MAX
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or env.monotonic() > end or self._ended.wait(0.05):
+                    raise
+
+
+__all__ = ["KafkaPartitions"]
