@@ -20,6 +20,7 @@ from logact import env as environment
 from logact.errors import AppendUnknown, LogError, LogFull, LogLocked, LogSealed, LogUnavailable, ReadFailed, TooLarge
 from logact.logs.base import Draft
 from logact.logs.nats_link import (
+    IN_PROCESS,
     NO_STREAM,
     PAUSE_S_MAX,
     PAUSE_S_MIN,
@@ -103,6 +104,7 @@ class _Attempt:
         self.env = environment.current()
         self.end = self.env.monotonic() + WINDOW_S
         self.doubtful = False  # an earlier try of this call may have been carried out
+        self.in_process = False  # or of an earlier call, whose caller went away
         self.problem: Exception | None = None
         self.losses = 0
         self._pause_s = PAUSE_S_MIN
@@ -204,7 +206,8 @@ class _Attempt:
             elif met > self.stream.memory.seq:
                 await self._fold_to(met)
             return met
-        if is_transient(refusal):
+        if is_transient(refusal) or refusal.code == IN_PROCESS:
+            self.in_process = self.in_process or refusal.code == IN_PROCESS
             await self._again(refusal)
             return None
         text = f"{refusal.text} (error {refusal.code})"
@@ -235,7 +238,7 @@ class _Attempt:
         """Pause before the next try, or give up: indefinitely if any try may have been carried out."""
         self.problem = problem
         if self.env.monotonic() > self.end or self.stream.link.client is None:
-            if self.doubtful:
+            if self.doubtful or self.in_process:
                 raise AppendUnknown(
                     "NATS does not say whether a record was stored",
                     received=str(problem),
@@ -264,7 +267,7 @@ class _Attempt:
             raise self._unread(error) from error
 
     def _unread(self, error: ReadFailed) -> LogError:
-        if self.doubtful:
+        if self.doubtful or self.in_process:
             return AppendUnknown("An append's fate is unknown: the log cannot be read", received=str(error))
         return LogUnavailable("The log cannot be read, so nothing is appended", received=str(error))
 

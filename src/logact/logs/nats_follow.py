@@ -16,6 +16,9 @@ from logact.errors import LogError, LogUnavailable
 from logact.logs.nats_link import Answerless, Link, Refused
 
 HEARTBEAT_S = 1.0
+RESTART_S_MIN = 0.2
+"""A consumer that failed at once is not replaced faster than this."""
+
 SILENT_S_MAX = 3.0
 INACTIVE_S = 30.0
 """A consumer that nobody listens to is removed by the server after this time."""
@@ -35,7 +38,8 @@ class Follower:
         self._wake = wake
         self._subscription: Any = None
         self._delivered = 0
-        self._heard = 0.0
+        self._heard = self._began = 0.0
+        self._name = ""
         self._broken = True
         self._current: object = None
         self._lock = asyncio.Lock()
@@ -61,7 +65,10 @@ class Follower:
         client = self.link.client
         if client is None:
             raise LogUnavailable("The log is not open", received=self.link.url.shown, todo="call open() first")
-        name = f"logact-{env.identifier()}"
+        if self.restarts and (early_s := self._began + RESTART_S_MIN - env.monotonic()) > 0:
+            await env.sleep(early_s)
+        self._began = env.monotonic()
+        name = self._name = f"logact-{env.identifier()}"
         inbox = client.new_inbox()
         self._delivered, self._heard, self._broken, self.problem = 0, env.monotonic(), False, None
         mine = object()
@@ -135,15 +142,18 @@ class Follower:
         from nats import errors
 
         subscription, self._subscription = self._subscription, None
+        name, self._name = self._name, ""
         self._current = None
         if subscription is not None:
             try:
                 await subscription.unsubscribe()
+                if name and self.link.client is not None and self.link.client.is_connected:
+                    await self.link.client.publish(f"$JS.API.CONSUMER.DELETE.{self.stream}.{name}")
             except (errors.Error, OSError):
-                pass  # it ended with its connection
+                pass  # it ended with its connection; the server removes what nobody listens to
 
     async def close(self) -> None:
-        """Stop listening; the server removes the consumer by itself."""
+        """Stop listening, and have the server remove the consumer."""
         self._broken = True
         await self._drop()
 

@@ -35,6 +35,7 @@ NO_STREAM = 10059
 NO_MESSAGE = 10037
 NAME_IN_USE = 10058
 NOT_CLUSTERED = 10074
+IN_PROCESS = 10158  # the same message was sent before and is on its way through the cluster
 
 # What a server says before it does anything, and which time may cure.
 _TRANSIENT = frozenset({10004, 10005, 10007, 10008, 10009})  # nobody leads, or not enough servers are there

@@ -133,6 +133,10 @@ class Memory:
         """Records below ``first`` are gone."""
         self.first = max(self.first, first)
 
+    def jumped(self, summary: Summary, first: int) -> Memory:
+        """A memory that goes on from a later summary: what lies between was trimmed before it was read here."""
+        return Memory(summary, max(first, self.first)) if summary.seq > self.seq else self
+
     def summary(self) -> Summary:
         """What to store, so that others need not read what lies before."""
         return Summary(

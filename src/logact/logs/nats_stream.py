@@ -88,8 +88,9 @@ class Stream:
             return
         while self.memory.seq + 1 < sequence:
             self._take_acknowledged()
-            if self.memory.seq + 1 < sequence and not await self._fill(self.memory.seq + 1):
-                raise await self.hole(self.memory.seq + 1)
+            due = self.memory.seq + 1
+            if due < sequence and not (await self._fill(due) or await self._jump()):
+                raise await self.hole(due)
         self.take(Message(sequence, data if subject.startswith(f"{self.subject}.r.") else None))
 
     async def _fill(self, sequence: int) -> bool:
@@ -98,6 +99,16 @@ class Stream:
         if held is not None:
             self.take(held[0])
         return held is not None
+
+    async def _jump(self) -> bool:
+        """Go on from the summary, if what comes next was trimmed before it was delivered here."""
+        mark, summary = await self.side.start()
+        if summary is None or mark.first <= self.memory.seq + 1:
+            return False
+        self.memory = self.memory.jumped(summary, mark.first)
+        self._take_acknowledged()
+        self._wake()
+        return True
 
     async def hole(self, sequence: int) -> LogError:
         """What a missing record means: it was trimmed, or the stream is damaged."""
@@ -172,7 +183,7 @@ class Stream:
                     await future
             except TimeoutError:
                 # the last message of a stream may have been deleted before it was delivered: nothing comes for it
-                while self.memory.seq < sequence and await self._fill(self.memory.seq + 1):
+                while self.memory.seq < sequence and (await self._fill(self.memory.seq + 1) or await self._jump()):
                     pass
                 if env.monotonic() > end or self.link.client is None:
                     raise ReadFailed(
