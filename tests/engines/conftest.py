@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from benchmarks.servers.nats import NatsCluster
 from benchmarks.servers.postgres import PostgresServer
 
 from tests.engines import kafka_kit
-from tests.engines.nats_cluster import NatsCluster
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +19,10 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
-    """Three nodes with the shipped configuration."""
-    cluster = NatsCluster(tmp_path_factory.mktemp("nats"))
-    try:
-        cluster.start()
+def nats() -> Iterator[NatsCluster]:
+    """Three NATS nodes with the shipped configuration, which nobody kills; each test takes log names of its own."""
+    with NatsCluster() as cluster:
         yield cluster
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
+from benchmarks.servers.nats import NatsCluster
 
 from logact.logs.base import Engine
 from logact.logs.nats import NatsEngine, engine_from_url
 from logact.testing.conformance import EngineConformance
-from tests.engines.nats_cluster import NatsCluster
 
 _numbers = count()
 

@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 import pytest
+from benchmarks.servers.nats import CONFIGURATION, NatsCluster
 
 from logact import codec
 from logact.entry import Seal, position_of
@@ -28,7 +29,6 @@ from logact.logs.base import Condition, SharedLog, where
 from logact.logs.nats import NatsEngine, engine_from_url, token_of
 from logact.logs.nats_link import Silence
 from logact.testing.conformance import Pen, note, read_all
-from tests.engines.nats_cluster import CONFIGURATION, NatsCluster
 
 _numbers = count()
 
@@ -46,12 +46,8 @@ def careless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
     text = CONFIGURATION.read_text()
     assert "sync_interval: always" in text
     (place / "nats.conf").write_text(text.replace("sync_interval: always", "").partition("cluster {")[0])
-    server = NatsCluster(place, nodes=1, configuration=place / "nats.conf")
-    try:
-        server.start()
+    with NatsCluster(nodes=1, configuration=place / "nats.conf") as server:
         yield server
-    finally:
-        server.stop()
 
 
 _open: list[NatsEngine] = []  # the engines of the test that runs
@@ -86,7 +82,7 @@ def test_flushing_servers_are_checked(nats: NatsCluster) -> None:
         whole = await opened(nats.url("sync", monitor=nats.monitor))
         assert whole.sync.safe and len(whole.sync.always) == 3
         assert "power loss of all" in whole.info().survives and "1 of 3" in whole.info().survives
-        for monitor in ("", f"http://127.0.0.1:{nats.monitors[0]}", "http://127.0.0.1:1"):
+        for monitor in ("", nats.monitor.partition(",")[0], "http://127.0.0.1:1"):
             part = await opened(nats.url("sync", monitor=monitor))
             assert not part.sync.safe and "not a power loss" in part.info().survives
             assert any("UNKNOWN" in one for one in part.info().notes)
@@ -345,7 +341,8 @@ def test_erased_bytes_leave_the_servers_and_other_processes(nats: NatsCluster, u
             assert isinstance(engine, NatsEngine)
             said = str([await engine.stream.one(stored.record) for stored in await read_all(engine)])
             assert words not in said
-            blocks = [path for path in nats.directory.rglob("*.blk") if engine.stream.name in str(path)]
+            places = [path for node in nats.nodes for path in node.directory.rglob("*.blk")]
+            blocks = [path for path in places if engine.stream.name in str(path)]
             assert blocks and not any(words.encode() in path.read_bytes() for path in blocks)
 
     run(work())

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from benchmarks.servers.nats import NatsCluster
 
 from logact import codec
 from logact.entry import NewEntry, position_of
@@ -16,20 +15,15 @@ from logact.errors import ConditionFailed
 from logact.logs.base import Condition, SharedLog, where
 from logact.logs.nats import NatsEngine, engine_from_url
 from logact.testing.conformance import Pen, note, read_all
-from tests.engines.nats_cluster import NatsCluster
 
 pytestmark = pytest.mark.timeout(180)  # an election takes 4 to 9 s by itself
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[NatsCluster]:
+def cluster() -> Iterator[NatsCluster]:
     """Three nodes of their own: whoever shares the others is not disturbed."""
-    nodes = NatsCluster(tmp_path)
-    try:
-        nodes.start()
+    with NatsCluster() as nodes:
         yield nodes
-    finally:
-        nodes.stop()
 
 
 class Load:
@@ -107,10 +101,10 @@ def test_kill_9_of_the_leader_under_load(cluster: NatsCluster) -> None:
                 group.create_task(load.write(log, f"plain {number}"))
             group.create_task(load.race(two, "keyed"))
             await load.count(200)
-            leader = await asyncio.to_thread(cluster.leader_of, "LOGACT_failover")
-            cluster.kill(leader)
+            leader = await asyncio.to_thread(cluster.leader_of, "failover")
+            leader.kill()
             await load.count(200)
-            await asyncio.to_thread(cluster.start, leader)
+            await asyncio.to_thread(leader.start)
             await load.count(100)
             load.stop = True
             async with asyncio.timeout(30):
@@ -131,16 +125,14 @@ def test_a_leader_that_stops_and_wakes_up(cluster: NatsCluster) -> None:
     async def run() -> None:
         engine = engine_from_url(cluster.url("zombie"))
         await engine.open()
-        leader = await asyncio.to_thread(cluster.leader_of, "LOGACT_zombie")
-        other = (leader + 1) % 3
-        at_leader = NatsEngine(engine_from_url(f"nats://127.0.0.1:{cluster.ports[leader]}?log=zombie").url)
-        elsewhere = engine_from_url(f"nats://127.0.0.1:{cluster.ports[other]}?log=zombie")
+        leader = await asyncio.to_thread(cluster.leader_of, "zombie")
+        other = next(node for node in cluster.nodes if node is not leader)
+        at_leader = NatsEngine(engine_from_url(f"nats://127.0.0.1:{leader.port}?log=zombie").url)
+        elsewhere = engine_from_url(f"nats://127.0.0.1:{other.port}?log=zombie")
         await at_leader.open()
         await elsewhere.open()
         before = await Pen(elsewhere, "before").write()
-        process = cluster.processes[leader]
-        assert process is not None
-        process.send_signal(signal.SIGSTOP)
+        leader.pause()
         try:
             pen = Pen(elsewhere, "meanwhile")
             records = [await pen.write() for _ in range(5)]
@@ -149,7 +141,7 @@ def test_a_leader_that_stops_and_wakes_up(cluster: NatsCluster) -> None:
             tail = asyncio.ensure_future(at_leader.tail())
             await asyncio.sleep(0.1)
         finally:
-            process.send_signal(signal.SIGCONT)
+            leader.resume()
         assert await tail >= records[-1]
         with pytest.raises(ConditionFailed):
             await waiting

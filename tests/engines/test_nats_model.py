@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from benchmarks.servers.nats import NatsCluster
 from hypothesis import HealthCheck, settings
 
 from logact.logs.base import Engine
 from logact.logs.nats import engine_from_url
-from tests.engines.nats_cluster import NatsCluster
 from tests.test_engine_model import EngineMachine
 
 _numbers = count()
