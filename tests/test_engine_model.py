@@ -18,6 +18,7 @@ from logact.errors import ChainConflict, ConditionFailed, KeyConflict, LogError,
 from logact.logs.base import Condition, Draft, Engine, Filter, where
 from logact.logs.memory import MemoryEngine
 from logact.logs.sqlite import SqliteEngine
+from logact.testing.arbitrated import MemoryArbitratedEngine
 from logact.testing.conformance import note
 from logact.testing.faults import FaultyEngine
 
@@ -196,8 +197,9 @@ class EngineMachine(RuleBasedStateMachine):
             self.model.next = answers[place][0] if self.gaps else 0  # type: ignore[index]
             assert self.model.append(*drafts[place]) == answers[place]
 
-    @rule(before=st.integers(0, 40))
-    def trim(self, before: int) -> None:
+    @rule(back=st.integers(-2, 40))
+    def trim(self, back: int) -> None:
+        before = max(0, self.model.tail - back)
         self.do(self.engine.trim(before))
         first = max(self.model.first, min(before, self.model.tail + 1))
         for number in range(self.model.first, first):
@@ -212,8 +214,9 @@ class EngineMachine(RuleBasedStateMachine):
         self.do(self.engine.erase(number, 0))
         self.model.records[number] = (codec.erase_payload(body, 0), agents)
 
-    @rule(after=st.integers(-1, 40), limit=st.integers(0, 5), matching=FILTERS)
-    def read(self, after: int, limit: int, matching: Filter | None) -> None:
+    @rule(back=st.integers(-3, 40), limit=st.integers(0, 5), matching=FILTERS)
+    def read(self, back: int, limit: int, matching: Filter | None) -> None:
+        after = max(-1, self.model.tail - back)
         try:
             page = self.do(self.engine.read(after, limit, matching))
         except LogTrimmed:
@@ -227,6 +230,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert [stored.record for stored in page.records] == (expected if limit else [])
         assert all(stored.body == self.model.records[stored.record][0] for stored in page.records)
         assert limit == 0 or page.upto > after or after >= self.model.tail
+        assert not page.end or page.upto >= self.model.tail
 
     @rule()
     def reopen(self) -> None:
@@ -257,9 +261,29 @@ class SqliteMachine(EngineMachine):
     build = staticmethod(SqliteEngine)
 
 
-for _machine in (MemoryMachine, FaultlessMachine, SqliteMachine):
+class ArbitratedMachine(EngineMachine):
+    build = staticmethod(lambda path: arbitrated(5_000))
+    gaps = True
+
+
+class SnapshotMachine(EngineMachine):
+    """A snapshot after every few messages, and each reopening begins with one."""
+
+    build = staticmethod(lambda path: arbitrated(2))
+    gaps = True
+
+
+def arbitrated(snapshot_messages: int) -> Engine:
+    engine = MemoryArbitratedEngine()
+    engine.snapshot_messages = snapshot_messages
+    return engine
+
+
+for _machine in (MemoryMachine, FaultlessMachine, SqliteMachine, ArbitratedMachine, SnapshotMachine):
     _machine.TestCase.settings = _SETTINGS
 
 TestMemoryModel = MemoryMachine.TestCase
 TestFaultlessModel = FaultlessMachine.TestCase
 TestSqliteModel = SqliteMachine.TestCase
+TestArbitratedModel = ArbitratedMachine.TestCase
+TestSnapshotModel = SnapshotMachine.TestCase
