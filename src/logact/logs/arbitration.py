@@ -87,21 +87,21 @@ def pack(message: Message, body: bytes = b"") -> bytes:
 def unpack(value: bytes) -> tuple[Message | None, bytes]:
     """A message and its record; None for bytes that are no message. Raises LogTooNew."""
     line, _, body = value.partition(b"\n")
-    try:
-        return _decode(line), body
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    found: Message | _Version | None = None
+    for decode in (_decode, _decode_version):
         try:
-            version = _decode_version(line).version
+            found = decode(line)
+            break
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None, b""
-        if version > VERSION:
-            raise LogTooNew(
-                "The log holds messages of a newer LogAct",
-                received=f"version {version}",
-                expected=f"at most {VERSION}",
-                todo="upgrade logact",
-            ) from None
-        return None, b""
+            continue
+    if found is not None and found.version > VERSION:
+        raise LogTooNew(
+            "The log holds messages of a newer LogAct",
+            received=f"version {found.version}",
+            expected=f"at most {VERSION}",
+            todo="upgrade logact",
+        )
+    return (found, body) if isinstance(found, Message) else (None, b"")
 
 
 def asking(draft: Draft, blobs: tuple[BlobPlace, ...] = ()) -> bytes:

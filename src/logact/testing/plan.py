@@ -73,7 +73,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     voters: tuple[tuple[str, int, str], ...] = ()
     in_flight: Literal["arrives", "dropped", "either"] = "arrives"
     checkpoint_every: int = 0
-    engine: Literal["memory", "sqlite"] = "memory"
+    engine: Literal["memory", "sqlite", "arbitrated"] = "memory"
     policy: str = ""
 
     @classmethod
