@@ -81,7 +81,7 @@ async def play(company: Company, strike: Callable[[Company, int], float]) -> Fou
     stage.neighbour_to(company.scenario)
     loop = asyncio.get_running_loop()
     end, next_strike = loop.time() + LIFE_S_MAX, 0.0
-    async with open_log(stage.url(company.scenario)) as log:
+    async with open_log(stage.near_url(company.scenario)) as log:
         await ask_for_work(log)
         tail = Tail(log)
         await tail.start()

@@ -88,8 +88,12 @@ class Stage:
             raise RuntimeError("the neighbour did not start")
 
     def url(self, scenario: str) -> str:
-        """The log of a scenario."""
+        """The log of a scenario, as its agent reaches it."""
         return f"sqlite:///{self.directory / 'agents.db'}?log={scenario}"
+
+    def near_url(self, scenario: str) -> str:
+        """The same log as those reach it who only look on: what disturbs the agent does not disturb them."""
+        return self.url(scenario)
 
     def neighbour_to(self, scenario: str) -> None:
         """Have the neighbour write its letters to this scenario's log.
@@ -202,7 +206,7 @@ def until_done(stage: Stage, scenario: str, found: Found, killer: Callable[[], K
 async def settle(stage: Stage, scenario: str) -> int:
     """The operator: looks into the recorder's file, and says in the log what happened. How many were settled."""
     done = {(effect["scenario"], effect["item"]) for effect in stage.recorder.effects()}
-    async with open_log(stage.url(scenario)) as log:
+    async with open_log(stage.near_url(scenario)) as log:
         state = await Tail(log).start()
         doubtful = state.doubtful()
         for action in doubtful:

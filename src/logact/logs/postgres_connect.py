@@ -134,15 +134,15 @@ class Connector:
         except TimeoutError as error:
             raise _NotThis("no answer") from error
         except (psycopg.Error, OSError) as error:
-            text = self.url.scrub(error).strip()
+            text = _line(self.url.scrub(error)) or repr(error)
             if any(word in text for word in _HOPELESS):
                 raise LogUnavailable(
                     "PostgreSQL refuses the connection",
-                    received=text.splitlines()[-1] if text else repr(error),
+                    received=text,
                     expected=f"that {self.user or 'this user'} may connect by {self.url.shown}",
                     todo="check user, password (?password_file= or LOGACT_POSTGRES_PASSWORD), database and tls",
                 ) from error
-            raise _NotThis(text.splitlines()[-1] if text else repr(error)) from error
+            raise _NotThis(text) from error
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 await self._check(connection)
@@ -192,6 +192,11 @@ class Connector:
                 (f"{int(self.statement_s_max * 1000)}ms",) * 2,
             )
         self.facts = facts
+
+
+def _line(text: str) -> str:
+    """The first line that says something: libpq adds questions below it."""
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 class _NotThis(Exception):
