@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SEED ?=
 
-.PHONY: demo test check lint types sim sim-full bench docs examples fix clean help setup
+.PHONY: demo test check lint types sim sim-full chaos bench docs examples fix clean help setup
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -43,6 +43,9 @@ sim: $(STAMP)  ## a minute of simulation; SEED=n replays one schedule
 
 sim-full: $(STAMP)  ## the long simulation: 100,000 schedules and every mutant
 	$(BIN)/python -m logact.testing.simulator --full
+
+chaos: $(STAMP)  ## three minutes of kills, stops and full disks on real processes; SEED=n repeats a plan
+	$(BIN)/python -m benchmarks.chaos $(if $(SEED),--seed $(SEED),)
 
 bench: $(STAMP)  ## all benchmarks in full
 	$(BIN)/python -m benchmarks.crash --json
