@@ -14,7 +14,8 @@ from logact.core import machine
 from logact.entry import Notice, position_of
 from logact.logs.base import SharedLog
 from logact.logs.queries import folded
-from logact.logs.verify import Report, Witness, verify
+from logact.logs.verify import Report, verify
+from logact.logs.witness import FileWitness, Head
 
 RECORDS = 12
 
@@ -130,7 +131,9 @@ def test_a_cut_tail_needs_a_witness_and_is_found_by_it(tmp_path: Path) -> None:
 
     async def seen() -> None:
         async with open_log(f"sqlite:///{path}") as log:
-            Witness(witness).write(await folded(log))
+            state = await folded(log)
+            head = Head(log=state.log, position=state.position, chain=state.chain)
+            await FileWitness(witness).write(head)
 
     asyncio.run(seen())
     assert asyncio.run(_verified(path, witness)).sound

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -47,6 +46,7 @@ from logact.errors import (
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime import values
+from logact.runtime.assembly import keeper_of
 from logact.runtime.checkpointer import Checkpointer
 from logact.runtime.decider import Decider
 from logact.runtime.driver import MODEL_TIMEOUT_S, Driver
@@ -60,8 +60,8 @@ from logact.runtime.recoverer import Recoverer
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
 from logact.runtime.tail import Tail
+from logact.runtime.verifying import BackgroundCheck
 from logact.runtime.voter_host import VoterHost
-from logact.runtime.witnessing import WitnessKeeper
 from logact.tools import Toolbox
 from logact.voters.base import Voter, as_voters
 
@@ -126,8 +126,9 @@ class LogActAgent:
     pass. ``tools`` are functions with ``@tool``; ``model`` is any :class:`~logact.models.base.Model` or a name such
     as ``openai:gpt-4o``. ``secrets`` are values that the log, the model and the voters never see. ``answer_type``
     asks for a structured final answer (a type that ``msgspec`` can convert to). ``recovery`` says how failed actions
-    are tried again; without it the model is told of each failure. ``witness`` is a file, elsewhere than the log, that
-    the head of the log is written to: the agent refuses to act on a log that lost what it says.
+    are tried again; without it the model is told of each failure. ``witness`` is a file or the URL of another
+    log that the heads of the log are written to (signed, with a ``signing_key``): the agent refuses to act on a log
+    that lost what it says.
 
     Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
     """
@@ -153,6 +154,7 @@ class LogActAgent:
         takeover: bool = False,
         recovery: RetryRecovery | None = None,
         witness: str | PathLike[str] | None = None,
+        signing_key: str = "",
     ) -> None:
         chosen = log if log is not None else shared_log
         if not isinstance(chosen, SharedLog):
@@ -189,7 +191,8 @@ class LogActAgent:
         self.checkpoint_every = checkpoint_every
         self.takeover = takeover
         self.recovery = recovery
-        self.witness = Path(witness) if witness is not None else None
+        self.witness = witness
+        self.signing_key = signing_key
         self.leave: Leave | None = None
         self._observers: list[Callable[[State, Entry], None]] = []
         self._parts: _Parts | None = None
@@ -527,6 +530,8 @@ class LogActAgent:
         for observer in self._observers:
             host.tail.observe(observer)
         try:
+            if parts.witness is not None:
+                await parts.witness.load()
             await host.tail.start()
             if parts.witness is not None:
                 parts.witness.check()
@@ -550,7 +555,7 @@ class LogActAgent:
         except Exception as error:
             parts.farewell = error
         if parts.witness is not None:
-            parts.witness.write()
+            await parts.witness.close()
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
@@ -669,7 +674,7 @@ class _Parts:
         self.proposer = Proposer(host, agent.tools, agent.secrets, decide_within_ms=agent.decide_within_ms)
         self.inline = Inline(host, self.voter_host, self.executor)
         self.checkpointer = Checkpointer(host, every=agent.checkpoint_every, voters=self.voter_host)
-        self.witness = WitnessKeeper(host, agent.witness) if agent.witness is not None else None
+        self.witness = keeper_of(host, agent)
         self.executor.leave = agent.leave
         self._drivers: list[Driver] = []
         self.own_run = 0
@@ -716,6 +721,7 @@ class _Parts:
             self.recoverer.run(),
             self.checkpointer.run(),
             *([self.witness.run()] if self.witness is not None else []),
+            *([check.run()] if (check := BackgroundCheck(self.host)).needed else []),
         ]
 
 

@@ -287,27 +287,28 @@ def policy_of(spec: SpecFile, voters: Iterable[Voter], agent: str) -> Policy | N
 
 def secrets_of(spec: SpecFile) -> dict[str, str]:
     """The secrets' values, from where the specification says. SpecError names what is missing."""
-    found: dict[str, str] = {}
-    for name, source in spec.secrets.items():
-        kind, _, place = source.partition(":")
-        if kind == "env":
-            if not os.environ.get(place):
-                raise SpecError(
-                    f"{_file(spec)}: the secret {name!r} is not there",
-                    received=f"no environment variable {place}",
-                    todo=f"set {place}, or correct [secrets]",
-                )
-            found[name] = os.environ[place]
-            continue
-        try:
-            found[name] = spec.at(place).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+    return {name: secret_at(spec, name, source) for name, source in spec.secrets.items()}
+
+
+def secret_at(spec: SpecFile, name: str, source: str) -> str:
+    """The value at ``env:VARIABLE`` or ``file:PATH``. SpecError if it is not there."""
+    kind, _, place = source.partition(":")
+    if kind == "env":
+        if not os.environ.get(place):
             raise SpecError(
-                f"{_file(spec)}: the secret {name!r} cannot be read",
-                received=f"{spec.at(place)}: {getattr(error, 'strerror', None) or error}",
-                todo="correct [secrets]",
-            ) from error
-    return found
+                f"{_file(spec)}: the secret {name!r} is not there",
+                received=f"no environment variable {place}",
+                todo=f"set {place}, or correct the file",
+            )
+        return os.environ[place]
+    try:
+        return spec.at(place).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"{_file(spec)}: the secret {name!r} cannot be read",
+            received=f"{spec.at(place)}: {getattr(error, 'strerror', None) or error}",
+            todo="correct the file",
+        ) from error
 
 
 def load_object(target: str, spec: SpecFile) -> Any:

@@ -38,9 +38,15 @@ class AgentTable(Table, frozen=True, kw_only=True):
 
 
 class LogTable(Table, frozen=True, kw_only=True):
-    """``[log]``: where the shared log is."""
+    """``[log]``: where the shared log is, and where its heads are written down for the case that it loses some.
+
+    ``witness`` is a file or the URL of another log, ``signing_key`` where the key is that signs the heads
+    (``env:VARIABLE`` or ``file:PATH``).
+    """
 
     url: str = DEFAULT_URL
+    witness: str = ""
+    signing_key: str = ""
 
 
 class PolicyTable(Table, frozen=True, kw_only=True):

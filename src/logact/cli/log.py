@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -242,13 +243,36 @@ def export(log: str, output: str | None, **options: Any) -> None:
         put(f"Wrote {look.count(written, 'entry', 'entries')} to {output}.")
 
 
+@log_command.command("key")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def key_command(file: Path) -> None:
+    """Write a fresh key to FILE, for signing what a witness is told, and print its public side.
+
+    Name it in the specification (signing_key = "file:FILE", under [log]), keep the public side elsewhere, and give it
+    to `logact log verify --key`.
+
+    \b
+    Example:
+      logact log key heads.key
+    """
+    from logact.logs.witness import Signer, new_key
+
+    secret = new_key()
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        raise UsageError("The key cannot be written", received=f"{file}: {error.strerror}") from error
+    with os.fdopen(descriptor, "w") as target:
+        target.write(secret + "\n")
+    put(Signer(secret).public)
+
+
 @log_command.command("verify")
 @click.argument("log")
-@click.option(
-    "--witness", type=click.Path(dir_okay=False), help="A file with heads that were written down elsewhere."
-)
+@click.option("--witness", metavar="FILE|URL", help="Where heads were written down: a file, or another log.")
+@click.option("--key", default="", metavar="HEX", help="The public key that the witness's heads are signed with.")
 @json_option
-def verify(log: str, witness: str | None, as_json: bool) -> None:
+def verify(log: str, witness: str | None, key: str, as_json: bool) -> None:
     """Check every digest and every writer's chain of LOG.
 
     Finds the first entry that was changed, dropped or reordered, and says what it cannot see.
@@ -263,7 +287,7 @@ def verify(log: str, witness: str | None, as_json: bool) -> None:
     from logact.logs.verify import verify as check
 
     async def work(opened: SharedLog) -> Any:
-        return await check(opened, witness=Path(witness) if witness else None)
+        return await check(opened, witness=witness, key=key)
 
     try:
         report = with_log(log, work)

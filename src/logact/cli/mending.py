@@ -56,9 +56,9 @@ def trim_command(log: str, archive: Path | None, before: int, as_json: bool) -> 
 @click.command("repair")
 @click.argument("log")
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path), metavar="DST")
-@click.option("--witness", type=click.Path(dir_okay=False, path_type=Path), help="A file with heads of the log.")
+@click.option("--witness", metavar="FILE|URL", help="Where heads of the log were written down.")
 @json_option
-def repair_command(log: str, target: Path, witness: Path | None, as_json: bool) -> None:
+def repair_command(log: str, target: Path, witness: str | None, as_json: bool) -> None:
     """Salvage every readable record of the damaged file LOG into a new log DST.
 
     Says exactly what is missing. Where something is, runs are ended and what was started is left in doubt: nothing

@@ -8,17 +8,17 @@ the head of the log at earlier times) says otherwise. It never changes the log.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from logact import codec
-from logact import env as environment
 from logact.core import invariants, machine
 from logact.core.state import State
-from logact.entry import Checkpoint, position_of
-from logact.errors import InvariantViolated, LogActError, LogCorrupt
+from logact.entry import Checkpoint, position_of, record_of
+from logact.errors import InvariantViolated, LogCorrupt
 from logact.logs.base import READ_RECORDS_MAX, SharedLog
+from logact.logs.witness import Head, forged, heads_at
 
 PROBLEMS_MAX = 100
 
@@ -28,15 +28,6 @@ class Problem(msgspec.Struct, frozen=True):
 
     position: int
     what: str
-
-
-class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """What a witness remembers: at this position the digest of everything up to there was ``chain``."""
-
-    log: str
-    position: int
-    chain: str
-    time_ms: int = 0
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,21 +52,36 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return not self.problems
 
 
-async def verify(log: SharedLog, *, witness: Path | None = None) -> Report:
+async def verify(
+    log: SharedLog,
+    *,
+    witness: str | os.PathLike[str] | None = None,
+    key: str = "",
+    upto: int = 0,
+    breathe: Callable[[], Awaitable[None]] | None = None,
+) -> Report:
     """Check every record of a log: its digests, its writers' chains, its checkpoints, the fold's invariants.
 
-    With a ``witness`` file, also that the log still holds what the witness saw: this finds a cut-off tail, and a log
-    that was put back from an old copy.
+    With a ``witness`` (a file or a log's URL), also that the log still holds what the witness saw: this finds a cut
+    tail, and an old copy. With a public ``key``, that each of its heads is signed by it. With ``upto``, only what
+    stands up to that position; ``breathe`` is awaited after each page.
     """
     await log.open()
     found = _Findings(log.log_id)
-    heads = {head.position: head for head in read_witness(witness)} if witness is not None else {}
-    found.heads = heads
+    heads = await heads_at(witness)
+    if witness is not None and "://" in os.fspath(witness):
+        heads = [head for head in heads if head.log == log.log_id]  # many logs may share it
+    bad = forged(heads, key) if key else []
+    for head in bad:
+        found.problem(head.position, "the witness's head of this position is not signed by the key")
+    found.heads = {head.position: head for head in heads if head not in bad}
     cursor = await first_kept(log)
     found.partial = cursor > 0
     found.first = position_of(cursor + 1)
-    end = await log.engine.tail()
-    while True:
+    end = record_of(upto) if upto else await log.engine.tail()
+    while not upto or cursor < end:
+        if breathe is not None:
+            await breathe()
         try:
             page = await log.engine.read(cursor, READ_RECORDS_MAX)
         except LogCorrupt:
@@ -85,7 +91,8 @@ async def verify(log: SharedLog, *, witness: Path | None = None) -> Report:
                 break
             continue
         for stored in page.records:
-            found.record(stored.record, stored.body)
+            if not upto or stored.record <= end:
+                found.record(stored.record, stored.body)
         if page.upto <= cursor:
             break
         cursor = page.upto
@@ -244,40 +251,3 @@ class _Findings:
             witnessed=self.witnessed,
             cannot_see=tuple(blind),
         )
-
-
-def read_witness(path: Path) -> list[Head]:
-    """The heads in a witness file; a torn last line is ignored. LogActError if it cannot be read."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise LogActError("The witness cannot be read", received=str(error), expected="a file of heads") from error
-    found = []
-    for line in lines:
-        try:
-            found.append(msgspec.json.decode(line, type=Head))
-        except msgspec.DecodeError:
-            continue
-    return found
-
-
-class Witness:
-    """Writes heads of a log to a second file, from a fold that is up to date; see ``verify``."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._last = 0
-
-    def write(self, state: State) -> None:
-        """Append the present head, durably; harmless to repeat."""
-        if state.position == self._last:
-            return
-        now = environment.current().wall_ms()
-        head = Head(log=state.log, position=state.position, chain=state.chain, time_ms=now)
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            os.write(descriptor, msgspec.json.encode(head) + b"\n")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        self._last = state.position

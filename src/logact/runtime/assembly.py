@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from os import PathLike
 from typing import Any, Protocol
 
 import msgspec
@@ -30,7 +31,9 @@ from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
+from logact.runtime.verifying import BackgroundCheck
 from logact.runtime.voter_host import VoterHost
+from logact.runtime.witnessing import WitnessKeeper
 from logact.tools import Toolbox
 from logact.voters.base import Voter
 
@@ -59,6 +62,8 @@ class Playable(Protocol):
     decide_within_ms: int
     checkpoint_every: int
     recovery: RetryRecovery | None
+    witness: str | PathLike[str] | None
+    signing_key: str
 
 
 async def play_driver(
@@ -99,7 +104,7 @@ async def play_driver(
 
     await _play(
         log,
-        agent.agent_id,
+        agent,
         build,
         observers,
         births=False,
@@ -125,9 +130,7 @@ async def play_voter(
             received=", ".join(wanted) or "(none)",
             expected=", ".join(voter.name for voter in agent.voters) or "(it has none)",
         )
-    await _play(
-        log, agent.agent_id, lambda host: VoterHost(host, mine, agents=[agent.agent_id]).run, observers, leave=leave
-    )
+    await _play(log, agent, lambda host: VoterHost(host, mine, agents=[agent.agent_id]).run, observers, leave=leave)
 
 
 async def play_decider(
@@ -141,7 +144,7 @@ async def play_decider(
     """Turn votes into commits and aborts, and passed deadlines into expiries."""
     await _play(
         log,
-        agent.agent_id,
+        agent,
         lambda host: Decider(host, agents=[agent.agent_id], name=name).run,
         observers,
         leave=leave,
@@ -174,7 +177,7 @@ async def play_executor(
     def busy() -> bool:
         return bool(executors) and (bool(executors[-1].running) or at_work())
 
-    await _play(log, agent.agent_id, build, observers, at_work=at_work, leave=leave, busy=busy)
+    await _play(log, agent, build, observers, at_work=at_work, leave=leave, busy=busy)
 
 
 async def play_recoverer(
@@ -190,7 +193,7 @@ async def play_recoverer(
     def build(host: Host) -> Work:
         return Recoverer(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name).run
 
-    await _play(log, agent.agent_id, build, observers, leave=leave)
+    await _play(log, agent, build, observers, leave=leave)
 
 
 async def play_checkpointer(
@@ -201,13 +204,23 @@ async def play_checkpointer(
     observers: Sequence[Observer] = (),
     leave: Leave | None = None,
 ) -> None:
-    """Write checkpoints. It folds the memories of the agent's voters too, since a checkpoint carries them."""
+    """Write checkpoints, and verify in the background what stands before the last one.
+
+    It folds the memories of the agent's voters too, since a checkpoint carries them.
+    """
 
     def build(host: Host) -> Work:
         memories = VoterHost(host, agent.voters, agents=[agent.agent_id])  # observes, and is never asked to vote
-        return Checkpointer(host, every=agent.checkpoint_every, voters=memories, name=name).run
+        checkpointer = Checkpointer(host, every=agent.checkpoint_every, voters=memories, name=name)
 
-    await _play(log, agent.agent_id, build, observers, leave=leave)
+        async def both() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(checkpointer.run())
+                group.create_task(BackgroundCheck(host).run())
+
+        return both
+
+    await _play(log, agent, build, observers, leave=leave)
 
 
 def _unfinished(state: State, agent: str) -> int:
@@ -218,7 +231,7 @@ def _unfinished(state: State, agent: str) -> int:
 
 async def _play(
     log: SharedLog,
-    agent: str,
+    agent: Playable,
     build: Callable[[Host], Work],
     observers: Sequence[Observer],
     *,
@@ -242,7 +255,7 @@ async def _play(
 
 async def _lives(
     log: SharedLog,
-    agent: str,
+    agent: Playable,
     build: Callable[[Host], Work],
     observers: Sequence[Observer],
     hosts: list[Host],
@@ -254,26 +267,34 @@ async def _lives(
     env = environment.current()
     pause_s = PAUSE_S_MIN
     while True:
-        host = Host(log, agent)
+        host = Host(log, agent.agent_id)
+        keeper = keeper_of(host, agent)
         hosts[:] = [host]
         work = build(host)  # before the fold begins, so that every part sees every entry
         for observer in observers:
             host.tail.observe(observer)
         began = env.monotonic()
         try:
-            await _live(host, work, births)
+            await _live(host, work, births, keeper)
         except* _FINAL as errors:
             raise _first(errors) from None
         except* LogError:
             pass
         await _say_goodbye(host, at_work)
+        if keeper is not None:
+            await keeper.close()
         pause_s = PAUSE_S_MIN if env.monotonic() - began > PAUSE_S_MAX else min(pause_s * 2, PAUSE_S_MAX)
         await env.sleep(pause_s * (0.5 + env.random()))
 
 
-async def _live(host: Host, work: Work, births: bool) -> None:
+async def _live(host: Host, work: Work, births: bool, keeper: WitnessKeeper | None) -> None:
     async with asyncio.TaskGroup() as group:
+        if keeper is not None:
+            await keeper.load()
         await host.tail.start()
+        if keeper is not None:
+            keeper.check()
+            group.create_task(keeper.run())
         if births:
             await host.append([host.birth()])
         group.create_task(host.tail.follow())
@@ -289,6 +310,13 @@ async def _say_goodbye(host: Host, at_work: Callable[[], bool]) -> None:
         await host.append([host.entry(Heartbeat(agent=host.agent, leaving=True), "executor", host.agent)])
     except LogError:
         return
+
+
+def keeper_of(host: Host, agent: Playable) -> WitnessKeeper | None:
+    """What writes the log's heads to the agent's witness, if it has one."""
+    if agent.witness is None:
+        return None
+    return WitnessKeeper(host, agent.witness, signing_key=agent.signing_key)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import zlib
+from os import PathLike
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +26,7 @@ from logact.logs.base import SharedLog
 from logact.logs.salvage import Salvaged, salvage
 from logact.logs.sqlite_schema import RECORD_BITS
 from logact.logs.url import open_log
-from logact.logs.verify import read_witness
+from logact.logs.witness import Head, heads_at
 from logact.runtime.forking import blobs_of
 
 
@@ -59,7 +60,12 @@ class Repair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def repair(
-    source: Path, target: Path, *, log: str = "main", witness: Path | None = None, name: str = "operator"
+    source: Path,
+    target: Path,
+    *,
+    log: str = "main",
+    witness: str | PathLike[str] | None = None,
+    name: str = "operator",
 ) -> Repair:
     """Salvage a SQLite log into a new file. Raises UsageError (the target exists), LogUnavailable, LogCorrupt."""
     if target.exists():  # noqa: ASYNC240 - a command that works alone
@@ -67,7 +73,7 @@ async def repair(
     found = salvage(source, log)
     numbers = sorted(found.bodies)
     missing = _gaps(numbers, found.first)
-    lost_tail = _lost_tail(found, numbers[-1], witness)
+    lost_tail = _lost_tail(found, numbers[-1], await heads_at(witness))
     whole = not (missing or found.damaged or lost_tail)
     url = f"sqlite:///{quote(str(Path.cwd() / target))}" + (f"?log={quote(log)}" if log != "main" else "")
     fresh = open_log(url)
@@ -119,9 +125,8 @@ def _gaps(numbers: list[int], first: int) -> list[tuple[int, int]]:
     return gaps
 
 
-def _lost_tail(found: Salvaged, last: int, witness: Path | None) -> str:
+def _lost_tail(found: Salvaged, last: int, heads: list[Head]) -> str:
     """How it is known that entries after the last one are gone ("" if it is not known)."""
-    heads = read_witness(witness) if witness is not None else []
     seen = max((head.position for head in heads if head.log == found.log_id), default=0)
     if record_of(seen) > last:
         return f"the witness saw entries up to {seen}"

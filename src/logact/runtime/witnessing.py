@@ -1,17 +1,17 @@
-"""Writes the log's head to a second file while an agent works, and refuses to act on a log that lost what it saw.
+"""Writes the log's head to a witness while an agent works, and refuses to act on a log that lost what it saw.
 
-A log alone cannot show that its last entries were cut off, or that it was put back from an old copy. A witness file,
-kept elsewhere than the log, can.
+A witness, kept elsewhere than the log (``logs/witness.py``), shows that the log's last entries were cut off, or that
+an old copy was put in its place.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from logact.core.state import State
 from logact.entry import Entry
 from logact.errors import LogActError, LogCorrupt
-from logact.logs.verify import Head, Witness, read_witness
+from logact.logs.witness import Head, Signer, forged, witness_at
 from logact.runtime.host import Host
 
 WITNESS_EVERY_S = 1.0
@@ -19,19 +19,37 @@ WITNESS_EVERY_S = 1.0
 
 
 class WitnessKeeper:
-    """Keeps one witness file of one log, from the process's own fold."""
+    """Keeps one witness of one log, from the process's own fold: ``load``, the fold, ``check``, ``run``.
 
-    def __init__(self, host: Host, path: Path, *, every_s: float = WITNESS_EVERY_S) -> None:
+    ``signing_key`` (hexadecimal) signs what is written; then heads without its signature are not believed.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        place: str | os.PathLike[str],
+        *,
+        signing_key: str = "",
+        every_s: float = WITNESS_EVERY_S,
+    ) -> None:
         self.host = host
-        self.path = path
         self.every_s = every_s
-        self.witness = Witness(path)
+        self.witness = witness_at(place, of=host.log.url)
+        self.signer = Signer(signing_key) if signing_key else None
         self.differs = ""
         self.written = -1
         self._heads: dict[int, Head] = {}
-        if path.exists():
-            self._heads = {head.position: head for head in read_witness(path)}
         host.tail.observe(self._observe)
+
+    async def load(self) -> None:
+        """Read what the witness saw, before the log is read. LogActError if it cannot be read."""
+        heads = await self.witness.read()
+        if self.signer is not None:
+            bad = {id(head) for head in forged(heads, self.signer.public)}
+            heads = [head for head in heads if id(head) not in bad]
+        if not self.witness.name.startswith("/") and "://" in self.witness.name:
+            heads = [head for head in heads if head.log == self.host.log.log_id]  # many logs may share it
+        self._heads = {head.position: head for head in heads}
 
     def _observe(self, state: State, entry: Entry) -> None:
         head = self._heads.pop(entry.position, None) if self._heads else None
@@ -52,7 +70,7 @@ class WitnessKeeper:
             raise LogCorrupt(
                 "The log is not the one that its witness saw",
                 received=wrong,
-                expected=f"what {self.path} says",
+                expected=f"what {self.witness.name} says",
                 todo="run `logact log verify --witness`, and look where the newer copy is",
             )
         self._heads.clear()
@@ -62,13 +80,22 @@ class WitnessKeeper:
         tail = self.host.tail
         while True:
             await tail.until(lambda state: state.position != self.written)
-            self.write()
+            await self.write()
             await self.host.env.sleep(self.every_s)
 
-    def write(self) -> None:
+    async def write(self) -> None:
         """Write the present head, durably. A witness that cannot be written stops nobody: it only proves less."""
-        self.written = self.host.state.position
+        state = self.host.state
+        if state.position == self.written or not state.position:
+            return
+        self.written = state.position
+        head = Head(log=state.log, position=state.position, chain=state.chain, time_ms=self.host.env.wall_ms())
         try:
-            self.witness.write(self.host.state)
+            await self.witness.write(self.signer.signed(head) if self.signer is not None else head)
         except (OSError, LogActError):
             return
+
+    async def close(self) -> None:
+        """Write what is not written yet, and let go."""
+        await self.write()
+        await self.witness.close()

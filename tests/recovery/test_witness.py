@@ -1,0 +1,125 @@
+"""Witnesses in files and in other logs, signed or not; and what is verified in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from logact import codec
+from logact.entry import Control, Finding, Notice, position_of
+from logact.errors import LogCorrupt, UsageError
+from logact.logs.verify import verify
+from logact.logs.witness import FileWitness, Head, LogWitness, Signer, heads_at, new_key, read_heads
+from logact.runtime.host import Host
+from logact.runtime.tail import Tail
+from logact.runtime.verifying import BackgroundCheck
+from tests.recovery.test_damage import log_of, rows, written
+
+
+async def test_another_log_is_a_witness(tmp_path: Path) -> None:
+    """The heads of two logs stand in a third; an agent refuses to act on the one that lost entries only."""
+    place = f"sqlite:///{tmp_path}/heads.db"
+    await written(tmp_path / "a.db", witness=place)
+    await written(tmp_path / "other.db", witness=place)
+    shutil.copy(tmp_path / "a.db", tmp_path / "old.db")
+    await written(tmp_path / "a.db", task="again", witness=place)
+    shutil.copy(tmp_path / "old.db", tmp_path / "a.db")
+    async with log_of(tmp_path / "a.db") as log:
+        assert not (await verify(log, witness=place)).sound
+        assert (await verify(log)).sound, "by itself it is a perfect log"
+    with pytest.raises(LogCorrupt, match="witness saw entries up to"):
+        await written(tmp_path / "a.db", task="once more", witness=place)
+    await written(tmp_path / "other.db", task="again", witness=place)
+    async with log_of(tmp_path / "other.db") as log:
+        report = await verify(log, witness=place)
+        assert report.sound and report.witnessed >= 2
+
+
+async def test_a_log_is_not_its_own_witness(tmp_path: Path) -> None:
+    """Whoever cuts a log's tail off would cut off the heads in it, so it is refused."""
+    with pytest.raises(UsageError, match="its own witness"):
+        await written(tmp_path / "a.db", witness=f"sqlite:///{tmp_path}/a.db")
+
+
+@pytest.mark.parametrize("kind", ["file", "log"])
+async def test_signed_heads_cannot_be_made_up(tmp_path: Path, kind: str) -> None:
+    """Who can write to log and witness, but has no key, can neither hide a cut tail nor stop an agent."""
+    key = new_key()
+    place = str(tmp_path / "heads") if kind == "file" else f"sqlite:///{tmp_path}/heads.db"
+    await written(tmp_path / "a.db", witness=place, signing_key=key)
+    public = Signer(key).public
+    async with log_of(tmp_path / "a.db") as log:
+        assert (await verify(log, witness=place, key=public)).sound
+        log_id = log.log_id
+    made_up = Head(log=log_id, position=position_of(9999), chain="0" * 64)
+    for head in (made_up, Signer(new_key()).signed(made_up)):
+        if kind == "file":
+            await FileWitness(Path(place)).write(head)
+        else:
+            async with log_of(tmp_path / "heads.db") as heads:
+                await LogWitness(heads).write(head)
+    async with log_of(tmp_path / "a.db") as log:
+        report = await verify(log, witness=place, key=public)
+        assert [one.what for one in report.problems] == [
+            "the witness's head of this position is not signed by the key"
+        ] * 2
+        other = await verify(log, witness=place, key=Signer(new_key()).public)
+        assert not other.sound and other.witnessed == 0
+    await written(tmp_path / "a.db", task="again", witness=place, signing_key=key)
+    assert all(head.key in ("", public) or head.position == made_up.position for head in await heads_at(place))
+
+
+async def test_a_changed_head_is_not_signed_any_more(tmp_path: Path) -> None:
+    """A signature covers log, position, chain and time."""
+    signer = Signer(new_key())
+    head = signer.signed(Head(log="a", position=1000, chain="c", time_ms=5))
+    await FileWitness(tmp_path / "heads").write(head)
+    assert read_heads(tmp_path / "heads") == [head]
+    for change in ({"log": "b"}, {"position": 2000}, {"chain": "d"}, {"time_ms": 6}):
+        changed = msgspec.structs.replace(head, **change)
+        assert changed.signed_bytes() != head.signed_bytes()
+
+
+async def checked(file: Path) -> BackgroundCheck:
+    """A process that starts from the last checkpoint, and what its background check finds."""
+    async with log_of(file) as log:
+        host = Host(log, "ops", tail=Tail(log))
+        await host.tail.start()
+        assert host.tail.checkpoint is not None and not host.state.broken, "the start itself sees nothing wrong"
+        check = BackgroundCheck(host, begin_s=0.0, share=1.0)
+        assert check.needed
+        await asyncio.wait_for(check.run(), 30)
+        return check
+
+
+async def test_damage_before_the_checkpoint_is_found_in_the_background(tmp_path: Path) -> None:
+    """The start reads nothing there; the background check finds it, says so once, and pauses the log once."""
+    file = tmp_path / "a.db"
+    await written(file, checkpoint_every=20)
+    assert (await checked(file)).problems == ()
+    number, body = rows(file, "SELECT id, body FROM records ORDER BY id LIMIT 1 OFFSET 3")[0]
+    at = body.index(b"item") + 10
+    rows(file, "UPDATE records SET body = ? WHERE id = ?", body[:at] + b"?" + body[at + 1 :], number)
+    with pytest.raises(LogCorrupt):
+        codec.check_record(rows(file, "SELECT body FROM records WHERE id = ?", number)[0][0])
+    for _ in range(2):
+        found = (await checked(file)).problems
+        assert found and found[0].position == position_of(4)
+    async with log_of(file) as log:
+        told = [
+            entry.payload async for entry in log.read(position_of(4)) if isinstance(entry.payload, Finding | Control)
+        ]
+    assert [type(one).__name__ for one in told] == ["Finding", "Control"]
+    assert isinstance(told[0], Finding) and told[0].code == "log_damaged"
+    assert isinstance(told[1], Control) and (told[1].verb, told[1].scope) == ("pause", "log")
+
+
+async def test_notices_of_others_are_no_heads(tmp_path: Path) -> None:
+    """A witness log may hold anything else, too."""
+    async with log_of(tmp_path / "heads.db") as log:
+        await log.append(Notice(code="head", message="of cabbage"), role="client", name="cook")
+        assert await LogWitness(log).read() == []
