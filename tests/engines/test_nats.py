@@ -16,6 +16,7 @@ from logact.errors import (
     AppendUnknown,
     BlobMissing,
     ChainConflict,
+    ConditionFailed,
     LogActError,
     LogCorrupt,
     LogSealed,
@@ -216,7 +217,7 @@ def test_a_repetition_beyond_the_duplicate_window(url: str, monkeypatch: pytest.
 
 def test_silence_is_indefinite_and_nobody_is_definite(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An append that may have happened ends in AppendUnknown, one that certainly did not in LogUnavailable."""
-    monkeypatch.setattr("logact.logs.nats_append.WINDOW_S", 0.05)
+    monkeypatch.setattr("logact.logs.nats_attempt.WINDOW_S", 0.05)
 
     async def work() -> None:
         engine = await opened(url)
@@ -258,6 +259,41 @@ def test_a_record_behind_a_seal_is_void(url: str) -> None:
         for engine in (one, two, await opened(url)):
             assert [stored.record for stored in await read_all(engine)] == [seal]
             assert await engine.tail() == seal
+
+    run(work())
+
+
+def test_conditional_appends_share_a_commit(url: str) -> None:
+    """Conditional and keyed appends that come together go out together; those that bear on each other do not."""
+
+    async def work() -> None:
+        one, two = await opened(url), await opened(url)
+        pens = [Pen(one, f"pen {number}") for number in range(40)]
+        noise = [Pen(two, f"noise {number}") for number in range(10)]
+        start = Condition(0, where(agents=["nobody"]))
+        drafts = [
+            pen.draft(key=f"key {number % 10}" if number < 20 else "", condition=start)
+            for number, pen in enumerate(pens)
+        ]
+        same = [pen.draft(note("same"), key="same") for pen in (Pen(one, "a"), Pen(one, "b"), Pen(one, "c"))]
+        rivals = [
+            Pen(one, f"rival {number}").draft(note("x", code="rival"), condition=Condition(0)) for number in range(3)
+        ]
+        answers = await asyncio.gather(
+            *(one.append(draft) for draft in [*drafts, *same, *rivals]),
+            *(pen.write() for pen in noise),
+            return_exceptions=True,
+        )
+        kept, refused_, shared = answers[:40], answers[43:46], answers[40:43]
+        assert [type(answer).__name__ for answer in kept[:10]] == ["tuple"] * 10
+        assert sum(isinstance(answer, tuple) and answer[1] for answer in kept[:20]) == 10, "one for each key"
+        assert all(isinstance(answer, tuple) and answer[1] for answer in kept[20:])
+        assert sorted(answer[1] for answer in shared if isinstance(answer, tuple)) == [False, False, True]
+        assert sum(isinstance(answer, ConditionFailed) for answer in refused_) >= 2
+        assert one.pen.race.together >= 20 and one.pen.race.batches < 40
+        records = await read_all(one)
+        assert [stored.record for stored in records] == [stored.record for stored in await read_all(two)]
+        assert len(records) == 10 + 20 + 1 + 10 + 3 - sum(isinstance(one_, ConditionFailed) for one_ in refused_)
 
     run(work())
 

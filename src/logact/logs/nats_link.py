@@ -184,6 +184,18 @@ class Link:
             raise Silence(f"an answer that is none: {said}")
         return int(said["seq"]), bool(said.get("duplicate"))
 
+    async def post(self, subject: str, payload: bytes, headers: Headers) -> None:
+        """Publish without waiting for an answer. Raises Silence: whether it arrived is not known."""
+        from nats import errors
+
+        client = self.client
+        if client is None or not client.is_connected:
+            raise Silence("not connected now")
+        try:
+            await client.publish(subject, payload, headers=headers)
+        except (errors.Error, OSError) as error:
+            raise Silence(str(error) or type(error).__name__) from None
+
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
         """One request to the JetStream API, once."""
         payload = msgspec.json.encode(body) if body is not None else b""

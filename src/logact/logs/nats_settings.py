@@ -28,6 +28,7 @@ async def find_or_create(link: Link, name: str, subject: str, shown: str, replic
         "subjects": [f"{subject}.r.*", f"{subject}.n"],
         "max_msgs_per_subject": -1,
         "allow_direct": True,
+        "allow_atomic": True,
         "metadata": {"logact.log_id": environment.current().identifier(), "logact.format": str(FORMAT)},
     }
     for count in (replicas,) if replicas is not None else (3, 1):

@@ -76,6 +76,11 @@ class Stream:
         self.memory = Memory(summary, mark.first)
         await self.catch_up()
 
+    @property
+    def batches(self) -> bool:
+        """Whether the server appends several records at once, all or none (2.12 and newer)."""
+        return bool((self.info.get("config") or {}).get("allow_atomic"))
+
     async def close(self) -> None:
         """Stop following; whoever waits is woken."""
         await self.follower.close()
