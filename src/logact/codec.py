@@ -2,12 +2,13 @@
 
 A stored record is JSON with three parts::
 
-    {"hash": H, "head": {...}, "payloads": [{"salt": S, "data": {...}}, ...]}
+    {"hash": H, "head": {...}, "payloads": [{"salt": S, "data": {...}}, ...], "signature": "KEY:SIGNATURE"}
 
 ``head`` names the log, the writer (one incarnation), the record's number in that writer's chain, the hash of
 the writer's previous record, and for each entry its header with the salted digest of its payload. ``hash`` is
 the SHA-256 of the head's bytes. So the chain covers headers and payload digests, and a payload can be erased
-later without breaking it. Digests are SHA-256 in URL-safe base 64 without padding (43 characters).
+later without breaking it. The signature, if the author has a key, is over the hash (see ``logs/signing.py``); a
+record without one has no such part. Digests are SHA-256 in URL-safe base 64 without padding (43 characters).
 
 This module owns the stored form. It is pure: randomness and time are given to it.
 """
@@ -18,7 +19,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -86,10 +87,11 @@ class _Box(msgspec.Struct, frozen=True):
     data: msgspec.Raw
 
 
-class _Body(msgspec.Struct, frozen=True):
+class _Body(msgspec.Struct, frozen=True, omit_defaults=True):
     hash: str
     head: msgspec.Raw
     payloads: tuple[_Box | None, ...]
+    signature: str = ""
 
 
 class EncodedRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,8 +138,12 @@ def encode_record(
     time_ms: int,
     randomness: bytes,
     key: str = "",
+    sign: Callable[[str], str] | None = None,
 ) -> EncodedRecord:
-    """Encode a batch. ``randomness`` must hold 12 bytes for each entry (its payload's salt)."""
+    """Encode a batch. ``randomness`` must hold 12 bytes for each entry (its payload's salt).
+
+    ``sign`` gives the signature of a hash.
+    """
     if not 0 < len(entries) <= RECORD_ENTRIES_MAX:
         raise UsageError(
             "A record holds at least one entry",
@@ -176,7 +182,8 @@ def encode_record(
         Head(log=log, writer=writer, number=number, previous=previous, time=time_ms, entries=tags, key=key)
     )
     record_hash = digest(head)
-    body = _encode(_Body(record_hash, msgspec.Raw(head), tuple(boxes)))
+    signature = sign(record_hash) if sign is not None else ""
+    body = _encode(_Body(record_hash, msgspec.Raw(head), tuple(boxes), signature))
     if len(body) > RECORD_BYTES_MAX:
         raise TooLarge(
             "A record is too large",
@@ -233,6 +240,14 @@ def read_head(body: bytes) -> tuple[Head, str]:
         raise LogCorrupt("A stored record cannot be read", received=str(error)) from error
 
 
+def signature_of(body: bytes) -> str:
+    """A stored record's signature ("" if it has none). Raises LogCorrupt."""
+    try:
+        return _decode_body(body).signature
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LogCorrupt("A stored record cannot be read", received=str(error)) from error
+
+
 def check_record(body: bytes) -> str:
     """Check a record's own digests (head and payloads) and return its hash. Raises LogCorrupt."""
     try:
@@ -254,8 +269,14 @@ def check_record(body: bytes) -> str:
     return box.hash
 
 
-def decode_record(body: bytes, record: int) -> list[Entry]:
+Check = Callable[[Head, str, str, int], str]
+"""Why a record counts as forged ("" if it does not): of its head, hash, signature ("": it has none) and number."""
+
+
+def decode_record(body: bytes, record: int, check: Check | None = None) -> list[Entry]:
     """The entries of a stored record, references resolved to positions.
+
+    With a ``check``, entries of a record that fails it say so in ``forged``, and take no effect in any fold.
 
     A payload of an unknown kind, of a newer version, or that does not fit its kind becomes ``Unknown``: one bad
     entry never stops a log. Only a record whose frame is not readable at all raises LogCorrupt.
@@ -265,11 +286,15 @@ def decode_record(body: bytes, record: int) -> list[Entry]:
         head = _decode_head(box.head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LogCorrupt(f"Record {record} cannot be read", received=str(error)) from error
+    forged = "" if check is None else check(head, digest(bytes(box.head)), box.signature, record)
     found: list[Entry] = []
     first = record * RECORD_ENTRIES_MAX
     payloads, boxes = box.payloads, len(box.payloads)
     for place, entry in enumerate(head.entries):
         boxed = payloads[place] if place < boxes else None
+        if check is not None and boxed is not None and not forged:
+            intact = digest(boxed.salt.encode() + bytes(boxed.data)) == entry.digest
+            forged = "" if intact else "its payload is not the one that was signed"
         run, action = entry.run, entry.action
         found.append(
             Entry(
@@ -291,6 +316,7 @@ def decode_record(body: bytes, record: int) -> list[Entry]:
                 previous=head.previous,
                 record_hash=box.hash,
                 size=len(boxed.data) if boxed is not None else 0,
+                forged=forged,
             )
         )
     return found
@@ -331,7 +357,7 @@ def erase_payload(body: bytes, index: int) -> bytes:
     """The same record with one payload and its salt gone; head and hash stay byte for byte."""
     box = _decode_body(body)
     payloads = tuple(None if place == index else kept for place, kept in enumerate(box.payloads))
-    return _encode(_Body(box.hash, box.head, payloads))
+    return _encode(_Body(box.hash, box.head, payloads, box.signature))
 
 
 def content_of(body: bytes) -> str:
@@ -357,6 +383,8 @@ def damaged_payloads(body: bytes) -> list[int]:
 
 def rebind(body: bytes, *, log: str, previous: str, number: int = 0, erase: Sequence[int] = ()) -> EncodedRecord:
     """The same record as another log holds it: its own log id and predecessor, so another hash; payloads as they are.
+
+    A signature is left behind, since it was for the other hash.
 
     ``number`` is its new place in its writer's chain (0: as it is); ``erase`` are the places of payloads that the
     other log does not get. Raises LogCorrupt.

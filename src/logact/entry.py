@@ -641,7 +641,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     ``agent``, ``run``, ``action`` and ``tool`` say what the entry is about ("" and 0: nothing in particular).
 
     ``key``, ``number`` and ``record_hash`` belong to the record that carried it: its caller's idempotency key, its
-    place in its writer's chain, and the digest that the writer's next record names as ``previous``.
+    place in its writer's chain, and the digest that the writer's next record names as ``previous``. ``forged`` says
+    why its record counts as forged, where signatures are checked.
     """
 
     position: int
@@ -662,3 +663,4 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     previous: str = ""
     record_hash: str = ""
     size: int = 0
+    forged: str = ""

@@ -71,6 +71,12 @@ class SpecFile(Table, frozen=True, kw_only=True):
         """The log's URL, a relative file path made absolute."""
         return absolute_url(self.log.url, self.directory)
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """The files of the author's key and of the key ring, where the file names them, for ``open_log``."""
+        named = {"author_key": self.log.author_key, "keyring": self.log.keyring}
+        return {name: str(self.at(path)) for name, path in named.items() if path}
+
     def at(self, path: str) -> Path:
         """A path of the file, made absolute."""
         return self.directory / Path(path).expanduser()
@@ -315,7 +321,7 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
     agent_id = options.pop("agent_id", spec.agent.name)
     log = options.pop("log", None) or spec.log_url
     if isinstance(log, str):
-        log = open_log(absolute_url(log, Path.cwd()))
+        log = open_log(absolute_url(log, Path.cwd()), **spec.keys)
     if "tools" not in options:
         options["tools"] = tools_of(spec, log.url)
     if "voters" not in options:

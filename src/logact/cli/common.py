@@ -59,7 +59,7 @@ def existing_log(text: str) -> SharedLog:
             expected="a log that others can read",
             todo="name a file or a server",
         )
-    log = open_log(url)
+    log = open_log(url, **_keys_of(text))
     file = file_of(url)
     if file is None:
         return log
@@ -69,6 +69,17 @@ def existing_log(text: str) -> SharedLog:
         )
     _check_file(file, url)
     return log
+
+
+def _keys_of(text: str) -> dict[str, str]:
+    """The key files that a specification names; of any other LOG none."""
+    path = Path(text)
+    path = path / "logact.toml" if path.is_dir() else path
+    if path.suffix != ".toml" or not path.is_file():
+        return {}
+    from logact.spec import load_spec
+
+    return load_spec(path).keys
 
 
 def _check_file(file: Path, url: str) -> None:

@@ -21,7 +21,8 @@ line, with stable keys, and no colours. `--debug` may stand anywhere and shows t
 
 Environment: `LOGACT_MODEL` (goes before the file's model), `LOGACT_BASE_URL`, `LOGACT_API_KEY`; `LOGACT_OPERATOR`
 is the name under which `pause`, `doubt` and the like are written down (the login name otherwise); `NO_COLOR` and
-`COLUMNS` as everywhere.
+`COLUMNS` as everywhere. For logs over the network: `LOGACT_TOKEN` ([server](server.md)), `LOGACT_AUTHOR_KEY` and
+`LOGACT_KEYRING` ([signatures](signing.md)).
 
 ## Exit codes
 

@@ -46,6 +46,7 @@ COMMANDS = {
     "supervise": ("supervise", "Keep the parts of an agent alive as processes."),
     "serve": ("serve", "Serve logs over the network, with roles."),
     "token": ("serve", "Who may use a served log: create, list, revoke."),
+    "key": ("key", "Keys that sign what a part writes."),
     "doctor": ("doctor", "Check this installation, and prove the gate."),
 }
 """Each command: the module that holds it, and one line for ``logact --help``."""

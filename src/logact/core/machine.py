@@ -101,8 +101,10 @@ def _record_problem(state: State, entry: Entry) -> str:
     """Follow the writer's chain once per record; a record that is there twice takes no effect the second time."""
     record = entry.position // RECORD_ENTRIES_MAX
     if entry.position % RECORD_ENTRIES_MAX:
-        return "the record is a duplicate" if state.duplicate == record else ""
+        return entry.forged or ("the record is a duplicate" if state.duplicate == record else "")
     state.chain = chained(state.chain, entry.record_hash)
+    if entry.forged:
+        return entry.forged  # it must not touch the chain of the writer whose name it took, nor use up a key
     writer = entry.author.incarnation
     life = state.incarnations.get(writer)
     if life is None:

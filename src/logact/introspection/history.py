@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import msgspec
 
-from logact import codec
 from logact.core import machine
 from logact.core.state import Action as ActionState
 from logact.core.state import State
@@ -80,7 +79,7 @@ async def _read(log: SharedLog, told: History, upto: int | None, observer: Obser
     while cursor < end:
         page = await log.engine.read(cursor, READ_RECORDS_MAX)
         for stored in page.records:
-            for entry in codec.decode_record(stored.body, stored.record):
+            for entry in log.decode(stored.body, stored.record):
                 if upto is not None and entry.position > upto:
                     return
                 _tell(told, entry)

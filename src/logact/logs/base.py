@@ -13,6 +13,7 @@ from __future__ import annotations
 import abc
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -322,6 +323,7 @@ class Writer:
                 time_ms=self.env.wall_ms(),
                 randomness=self.env.random_bytes(codec.SALT_BYTES * len(entries)),
                 key=key,
+                sign=self.log.signer.sign if self.log.signer is not None else None,
             )
             draft = Draft(
                 writer=self.incarnation,
@@ -398,15 +400,34 @@ class Writer:
         return any(codec.read_head(stored.body)[1] == record_hash for stored in page.records)
 
 
+class Signer(Protocol):
+    """An author's key; see ``logs/signing.py``."""
+
+    def sign(self, record_hash: str) -> str:
+        """The signature over a record's hash, as it is stored."""
+
+
+class Keyring(Protocol):
+    """What readers know of authors' keys."""
+
+    def check(self, head: codec.Head, record_hash: str, signature: str, record: int) -> str:
+        """Why a record counts as forged ("" if it does not)."""
+
+
 class SharedLog:
     """A durable, totally ordered log of entries. The centre that agents, voters and people share.
 
-    Opened on first use; ``async with`` closes it. All methods may raise LogError and its children.
+    Opened on first use; ``async with`` closes it. All methods may raise LogError and its children. With a
+    ``signer`` what it appends is signed; with a ``keyring`` what it reads is checked.
     """
 
-    def __init__(self, engine: Engine, url: str = "") -> None:
+    def __init__(
+        self, engine: Engine, url: str = "", *, signer: Signer | None = None, keyring: Keyring | None = None
+    ) -> None:
         self.engine = engine
         self.url = url or engine.info().url
+        self.signer = signer
+        self.keyring = keyring
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._pen: Writer | None = None
@@ -440,6 +461,12 @@ class SharedLog:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def decode(self, body: bytes, record: int) -> list[Entry]:
+        """A stored record's entries, their signatures checked if this log was opened with a key ring."""
+        if self.keyring is None:
+            return codec.decode_record(body, record)
+        return codec.decode_record(body, record, self.keyring.check)
 
     def writer(self, incarnation: str | None = None) -> Writer:
         """A new incarnation's pen."""
@@ -481,7 +508,7 @@ class SharedLog:
         """
         await self.open()
         page = await self.engine.read(record_of(after), limit, matching)
-        return [codec.decode_record(stored.body, stored.record) for stored in page.records], position_of(page.upto)
+        return [self.decode(stored.body, stored.record) for stored in page.records], position_of(page.upto)
 
     async def read(
         self,
@@ -536,7 +563,7 @@ class SharedLog:
         page = await self.engine.read(record - 1, 1)
         for stored in page.records:
             if stored.record == record:
-                for entry in codec.decode_record(stored.body, record):
+                for entry in self.decode(stored.body, record):
                     if entry.position == position:
                         return entry
         raise UsageError(
@@ -629,9 +656,8 @@ class SharedLog:
         await self.open()
         await self.engine.trim(record_of(before))
 
-    @staticmethod
-    def _entries(stored: StoredRecord, matching: Filter | None) -> list[Entry]:
-        entries = codec.decode_record(stored.body, stored.record)
+    def _entries(self, stored: StoredRecord, matching: Filter | None) -> list[Entry]:
+        entries = self.decode(stored.body, stored.record)
         if matching is None:
             return entries
         heads = codec.read_head(stored.body)[0].entries

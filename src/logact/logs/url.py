@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -9,7 +10,7 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from logact.errors import MissingExtra, UnknownLogUrl
-from logact.logs.base import Engine, SharedLog
+from logact.logs.base import Engine, Keyring, SharedLog, Signer
 from logact.logs.network_url import redacted
 
 BUILT_IN = {
@@ -35,13 +36,27 @@ EXTRAS = {
 GROUP = "logact.engines"
 
 
-def open_log(url: str) -> SharedLog:
+def open_log(url: str, *, author_key: str = "", keyring: str = "") -> SharedLog:
     """The log behind a URL; it is opened (and created if missing) on first use.
 
     ``memory:`` · ``sqlite:///relative.db`` · ``sqlite:////absolute.db`` · ``sqlite:///ops.db?log=NAME`` for one
-    of many logs in a file · ``postgresql://HOST/DATABASE?log=NAME``. Raises UnknownLogUrl, MissingExtra.
+    of many logs in a file · ``postgresql://HOST/DATABASE?log=NAME`` · ``logact+https://HOST/?log=NAME``.
+
+    ``author_key`` is the file of the key that signs what is appended, ``keyring`` the file of the keys that readers
+    check; without them LOGACT_AUTHOR_KEY and LOGACT_KEYRING name them.
+
+    Raises UnknownLogUrl, MissingExtra, SpecError.
     """
-    return SharedLog(engine_for(url), redacted(url))
+    author_key = author_key or os.environ.get("LOGACT_AUTHOR_KEY", "")
+    keyring = keyring or os.environ.get("LOGACT_KEYRING", "")
+    signer: Signer | None = None
+    ring: Keyring | None = None
+    if author_key or keyring:
+        from logact.logs import signing
+
+        signer = signing.load_key(author_key) if author_key else None
+        ring = signing.load_keyring(keyring) if keyring else None
+    return SharedLog(engine_for(url), redacted(url), signer=signer, keyring=ring)
 
 
 def engine_for(url: str) -> Engine:

@@ -67,7 +67,7 @@ async def verify(
     stands up to that position; ``breathe`` is awaited after each page.
     """
     await log.open()
-    found = _Findings(log.log_id)
+    found = _Findings(log)
     heads = await heads_at(witness)
     if witness is not None and "://" in os.fspath(witness):
         heads = [head for head in heads if head.log == log.log_id]  # many logs may share it
@@ -141,9 +141,11 @@ async def first_kept(log: SharedLog) -> int:
 
 
 class _Findings:
-    def __init__(self, log: str) -> None:
-        self.log = log
-        self.state: State = machine.initial(log)
+    def __init__(self, log: SharedLog) -> None:
+        self.log = log.log_id
+        self.decode = log.decode
+        self.signed = log.keyring is not None
+        self.state: State = machine.initial(log.log_id)
         self.first = 0
         self.last = 0
         self.partial = False
@@ -174,18 +176,22 @@ class _Findings:
         except LogCorrupt as error:
             self.problem(position, str(error))
         try:
-            entries = codec.decode_record(body, number)
+            entries = self.decode(body, number)
             head, own_hash = codec.read_head(body)
         except LogCorrupt:
             return
         if head.log != self.log:
             self.problem(position, f"the record was written for another log ({head.log})")
-        self._chain(position, head, own_hash)
+        made_up = next((entry.forged for entry in entries if entry.forged), "")
+        if made_up:
+            self.problem(position, f"forged: {made_up}")
+        else:
+            self._chain(position, head, own_hash)
         for entry in entries:
             self.entries += 1
             self.last = entry.position
             self.erased += entry.payload.__class__.__name__ == "ErasedPayload"
-            if isinstance(entry.payload, Checkpoint) and entry.author.role == "checkpointer":
+            if isinstance(entry.payload, Checkpoint) and entry.author.role == "checkpointer" and not entry.forged:
                 self._checkpoint(entry.position, entry.payload)
             self.state = machine.apply(self.state, entry)
             try:
@@ -233,6 +239,8 @@ class _Findings:
             "a log rewritten as a whole by somebody who may write everything, chains included",
             "records of different writers that changed places after the last checkpoint or witnessed head",
         ]
+        if self.signed:
+            blind[0] = "a log from which a whole writer's records were dropped, by somebody who may write everything"
         if not self.witnessed and not any("witness" in one.what for one in self.problems):
             blind.append("a tail that was cut off (give a witness file: the last entries of a log have no successor)")
         if self.first > position_of(1):

@@ -93,7 +93,7 @@ class Tail:
         records, _ = await self.log.read_records(position_of(record - 1), limit=1)
         for entry in (entry for batch in records for entry in batch):
             payload = entry.payload
-            if not isinstance(payload, Checkpoint) or entry.author.role != "checkpointer":
+            if not isinstance(payload, Checkpoint) or entry.author.role != "checkpointer" or entry.forged:
                 continue
             try:
                 state = await load_state(self.log, payload.state)
@@ -127,7 +127,7 @@ class Tail:
             for stored in page.records:
                 if stored.record > self._record:
                     problem = _damage(stored.body)
-                    self._apply(codec.decode_record(stored.body, stored.record), stored.record)
+                    self._apply(self.log.decode(stored.body, stored.record), stored.record)
                     if problem and not self.state.broken:
                         self.state.broken = f"position {position_of(stored.record)}: {problem}"
             if page.end or not page.records:
@@ -156,7 +156,7 @@ class Tail:
             return True
         if not self.log.engine.follows(record, self._record):
             return False
-        self._apply(codec.decode_record(body, record), record)
+        self._apply(self.log.decode(body, record), record)
         self._wake()
         return True
 

@@ -45,7 +45,7 @@ async def stream(
             return
         try:
             page = await read_page(log, cursor, 512, matching, page_bytes)
-            events = [event for stored in page.records for event in _events(stored, after, matching, form)]
+            events = [event for stored in page.records for event in _events(log, stored, after, matching, form)]
             if events:
                 yield b"".join(events)
             if page.upto > cursor:
@@ -79,11 +79,11 @@ async def wait_for_news(log: SharedLog, cursor: int, ping_s: float, closing: asy
     return news.cancelled() or news.result()
 
 
-def _events(stored: StoredRecord, after: int, matching: Filter | None, form: Form) -> list[bytes]:
+def _events(log: SharedLog, stored: StoredRecord, after: int, matching: Filter | None, form: Form) -> list[bytes]:
     if form == "records":
         data = encoded(WireRecord(stored.record, stored.body))
         return [_raw("record", position_of(stored.record), data)]
-    entries = codec.decode_record(stored.body, stored.record)
+    entries = log.decode(stored.body, stored.record)
     heads = codec.read_head(stored.body)[0].entries
     return [
         _event("entry", entry.position, plain(entry))
@@ -102,6 +102,7 @@ def plain(entry: Entry) -> dict[str, Any]:
         "run": entry.run,
         "action": entry.action,
         "time_ms": entry.time_ms,
+        "forged": entry.forged,
         "payload": msgspec.to_builtins(entry.payload),
     }
 

@@ -18,7 +18,7 @@ from logact.codec import EntryHead, Head
 from logact.core import rights
 from logact.entry import KINDS, Control, Entry, Payload, Unknown, record_of
 from logact.errors import LogCorrupt, LogTrimmed, NotPermitted, TooLarge, UsageError
-from logact.logs.base import Draft, Engine
+from logact.logs.base import Draft, Engine, Keyring
 from logact.logs.wire import WireDraft
 from logact.server.tokens import Token
 
@@ -36,8 +36,9 @@ _WRITER = re.compile(r"[\x20-\x7e]{1,200}")
 class Guard:
     """Checks records for one log."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, keyring: Keyring | None = None) -> None:
         self.engine = engine
+        self.keyring = keyring
         self._owners: OrderedDict[int, str] = OrderedDict()  # position of an action or run -> its agent
 
     async def draft(self, token: Token, wire: WireDraft) -> Draft:
@@ -51,7 +52,7 @@ class Guard:
         try:
             codec.check_depth(wire.body, codec.DEPTH_MAX + FRAME_DEPTH)
             codec.check_record(wire.body)
-            head, _ = codec.read_head(wire.body)
+            head, record_hash = codec.read_head(wire.body)
             entries = codec.decode_record(wire.body, HERE)
         except (LogCorrupt, ValueError) as error:
             raise UsageError("This is not a record", received=str(error)[:300], todo="see docs/server.md") from error
@@ -60,6 +61,7 @@ class Guard:
         if not token.relay:
             self._frame(head, entries)
             self._author(token, head)
+            self._signed(head, record_hash, wire.body)
             for entry, tag in zip(entries, head.entries, strict=True):
                 self._entry(token, entry, tag)
                 if token.agents:
@@ -117,6 +119,13 @@ class Guard:
                 expected=f"one that begins with {token.id}.",
                 todo="write through logact+http(s)://, which does so",
             )
+
+    def _signed(self, head: Head, record_hash: str, body: bytes) -> None:
+        """With a key ring the server takes no record that its readers would not."""
+        if self.keyring is not None:
+            why = self.keyring.check(head, record_hash, codec.signature_of(body), HERE)
+            if why:
+                raise NotPermitted("The record's signature is not accepted", received=why, todo="see docs/signing.md")
 
     def _entry(self, token: Token, entry: Entry, tag: EntryHead) -> None:
         if tag.role not in token.roles:

@@ -334,7 +334,9 @@ def _decoding_once() -> Iterator[None]:
     decoded: dict[tuple[bytes, int], list[Entry]] = {}
     checked: dict[bytes, str] = {}
 
-    def decode_once(body: bytes, record: int) -> list[Entry]:
+    def decode_once(body: bytes, record: int, check: codec.Check | None = None) -> list[Entry]:
+        if check is not None:
+            return decode(body, record, check)
         found = decoded.get((body, record))
         if found is None:
             found = decoded[body, record] = decode(body, record)
