@@ -1,6 +1,7 @@
 """A real HTTP server on the loopback that speaks OpenAI's chat completions and Anthropic's messages.
 
-Each request is answered by the next :class:`Say` of the script (the last one again when the script is used up).
+Each request is answered by the next :class:`Say` of the script (the last one again when the script is used up), or by
+what a function there makes of the request's body.
 The server keeps every request as it came, so that tests can look at the exact bytes on the wire::
 
     with FakeProvider([Say(status=500), Say(text="hello")]) as provider:
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -73,7 +74,7 @@ class _Server(ThreadingHTTPServer):
 class FakeProvider:
     """The server. ``openai_url`` and ``anthropic_url`` are base URLs; ``received`` holds the requests in order."""
 
-    def __init__(self, script: Sequence[Say] = (Say(text="ok"),)) -> None:
+    def __init__(self, script: Sequence[Say | Callable[[Any], Say]] = (Say(text="ok"),)) -> None:
         self.script = list(script)
         self.received: list[Received] = []
         self._lock = threading.Lock()
@@ -120,8 +121,9 @@ class FakeProvider:
         raw = handler.rfile.read(int(handler.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in handler.headers.items()}
         with self._lock:
-            say = self.script[min(len(self.received), len(self.script) - 1)]
+            item = self.script[min(len(self.received), len(self.script) - 1)]
             request = json.loads(raw)
+            say = item if isinstance(item, Say) else item(request)
             self.received.append(Received(handler.path, headers, raw, request))
         anthropic = handler.path.split("?")[0].endswith("/messages")
         if not anthropic and not handler.path.endswith("/chat/completions"):

@@ -17,6 +17,7 @@ PUBLIC = {
     "ActionInterceptor",
     "ActionRule",
     "AgentState",
+    "AgenticIntrospection",
     "Answer",
     "Backoff",
     "ExecutionResult",
@@ -64,6 +65,7 @@ CALLS = {
     "SharedLog": ["append", "read", "follow", "tail", "hint", "put_blob", "get_blob", "seal", "trim", "update"],
     "Voter": ["check", "observe"],
     "AgentState": ["snapshot"],
+    "AgenticIntrospection": ["debug_performance", "health_check", "llm_analyze"],
 }
 """Methods that the description and the design name."""
 

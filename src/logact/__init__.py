@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from logact.entry import Policy as Policy
     from logact.entry import Vote as Vote
     from logact.errors import LogActError as LogActError
+    from logact.introspection.agentic import AgenticIntrospection as AgenticIntrospection
     from logact.introspection.semantic_recovery import SemanticRecovery as SemanticRecovery
     from logact.logs.base import SharedLog as SharedLog
     from logact.logs.url import open_log as open_log
@@ -46,6 +47,7 @@ _FROM = {
     "ActionInterceptor": "voters",
     "ActionRule": "voters",
     "AgentState": "agent",
+    "AgenticIntrospection": "introspection.agentic",
     "Answer": "agent",
     "Backoff": "core.retrying",
     "ExecutionResult": "agent",

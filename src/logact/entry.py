@@ -460,12 +460,16 @@ class Claim(Payload, frozen=True, kw_only=True):
 
 
 class Checkpoint(Payload, frozen=True, kw_only=True):
-    """The folded state up to ``upto``, so that replay can start here; ``chain`` is the digest of the whole."""
+    """The folded state up to ``upto``, so that replay can start here; ``chain`` is the digest of the whole.
+
+    ``profile`` is the fold of what introspection counts, so that a health check need not read the whole log.
+    """
 
     upto: int
     chain: str
     state: BlobRef
     voters: dict[str, BlobRef] = {}
+    profile: BlobRef | None = None
 
 
 class Trim(Payload, frozen=True, kw_only=True):
@@ -523,6 +527,7 @@ class Finding(Payload, frozen=True, kw_only=True):
     """Something that was noticed about the log's history, with the positions that support it.
 
     ``key`` tells occurrences of one code apart; ``holder`` is the incarnation that it is about, if it is about one.
+    ``data`` is the same for machines; ``model`` and ``usage`` say who was asked for it, and what that cost.
     """
 
     code: str
@@ -532,6 +537,9 @@ class Finding(Payload, frozen=True, kw_only=True):
     run: int = 0
     key: str = ""
     holder: str = ""
+    data: dict[str, Any] = {}
+    model: str = ""
+    usage: Usage | None = None
 
 
 class Notice(Payload, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from logact.cli import describe, look
+from logact.cli import exchange as _exchange
 from logact.cli import mending as _mending
 from logact.cli.common import F, json_option, put, put_json, with_log
 from logact.cli.entries import head, renderer, strips
@@ -386,5 +387,6 @@ def backup(log: str, file: str, as_json: bool) -> None:
         put(f"Wrote {look.size(Path(file).stat().st_size)} to {file}.")
 
 
+log_command.add_command(_exchange.import_command)
 log_command.add_command(_mending.trim_command)
 log_command.add_command(_mending.repair_command)

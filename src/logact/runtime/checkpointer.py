@@ -1,7 +1,8 @@
 """Writes checkpoints, so that a restart reads what came after the last one and not the whole log.
 
-A checkpoint is an entry that names two kinds of blobs: the folded state (open actions whole) and each voter's
-memory. It holds the digest of everything before it, and readers check it against the state's own.
+A checkpoint is an entry that names three kinds of blobs: the folded state (open actions whole), each voter's
+memory, and what introspection counts. It holds the digest of everything before it, and readers check it against the
+state's own.
 """
 
 from __future__ import annotations
@@ -10,20 +11,29 @@ from logact import codec
 from logact.core.state import State
 from logact.entry import BlobRef, Checkpoint
 from logact.errors import LogActError
+from logact.introspection.profiler import Profiler
 from logact.runtime.host import Host
 from logact.runtime.tail import dump_state
 from logact.runtime.voter_host import VoterHost
 
 
 class Checkpointer:
-    """Writes one checkpoint every so many entries. ``every=0`` never does."""
+    """Writes one checkpoint every so many entries. ``every=0`` never does. Made before the tail starts, it counts all
+    that introspection asks for; made later, what comes from then on.
+    """
 
     def __init__(
-        self, host: Host, *, every: int, voters: VoterHost | None = None, name: str = "checkpointer"
+        self,
+        host: Host,
+        *,
+        every: int,
+        voters: VoterHost | None = None,
+        name: str = "checkpointer",
     ) -> None:
         self.host = host
         self.every = every
         self.voters = voters
+        self.profiler = Profiler(host.tail)
         self.name = name
         self.written = 0
         self._last = 0
@@ -54,11 +64,14 @@ class Checkpointer:
         for voter, (ref, memory) in (self.voters.serialised() if self.voters is not None else {}).items():
             memories[voter] = ref
             blobs.append((ref.digest, memory))
+        profile, counted = self.profiler.serialised()
+        blobs.append((profile.digest, counted))
         payload = Checkpoint(
             upto=state.position,
             chain=state.chain,
             state=BlobRef(digest=blobs[0][0], size=len(data)),
             voters=memories,
+            profile=profile,
         )
         self._last = sum(state.counts.values())
         done = await self.host.append([self.host.entry(payload, "checkpointer", self.name)], blobs=blobs)

@@ -1,0 +1,333 @@
+"""``logact health``, ``debug``, ``cost``, ``ask``: what a log says about how its agents do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from logact.cli import look
+from logact.cli.common import F, existing_log, go, json_option, put, put_json, who
+from logact.introspection.agentic import AgenticIntrospection, Debugged, Reply
+from logact.introspection.costs import BY, Costs, costs
+from logact.introspection.health import RECENT_S, Health
+from logact.introspection.performance import Performance, Proposal, Row
+from logact.introspection.profiler import folded
+from logact.models.base import Model
+
+T = TypeVar("T")
+
+VERDICT_COLOURS = {"healthy": "green", "degraded": "yellow", "stuck": "red", "runaway": "red", "unsafe": "magenta"}
+
+
+def asking(function: F) -> F:
+    """The options of commands that may ask a model."""
+    for option in (
+        json_option,
+        click.option("--no-record", is_flag=True, help="Do not write the model's answer into LOG."),
+        click.option("--summarise", is_flag=True, help="Have the model sum up older stretches, once, as entries."),
+        click.option("--tokens", "tokens_max", type=click.IntRange(min=500), default=12_000, show_default=True,
+                     metavar="N", help="How much of the history the model is shown."),
+        click.option("--run", type=int, default=0, metavar="N", help="Only this run."),
+        click.option("--agent", default="", metavar="NAME", help="Only this agent."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def _model(log: str, name: str | None, *, needed: bool) -> Model | None:
+    """The model that is asked: --model, else (where one is needed) LOGACT_MODEL, else the specification's."""
+    from logact.models import model_from_environment, model_from_name
+
+    if name:
+        base_url = os.environ.get("LOGACT_BASE_URL", "").strip() or None
+        return model_from_name(name, base_url=base_url)
+    if not needed:
+        return None
+    found = model_from_environment()
+    if found is None and log.endswith(".toml"):
+        from logact.spec import load_spec, model_of
+
+        made: Model | None = model_of(load_spec(log))
+        return made
+    return found
+
+
+def _over(log: str, model: Model | None, work: Any, *, tokens_max: int, no_record: bool, summarise: bool) -> Any:
+    """Open the log, do the work with an introspection over it, close everything."""
+
+    async def inside() -> Any:
+        introspection = AgenticIntrospection(
+            model, tokens_max=tokens_max, record=not no_record, summarise=summarise, author=who()
+        )
+        async with existing_log(log) as opened:
+            return await work(introspection, opened)
+
+    return go(inside())
+
+
+# --- health -----------------------------------------------------------------------------------------------------
+
+
+@click.command("health")
+@click.argument("log")
+@click.option("--model", metavar="NAME", help="Also ask this model for its judgement; it may make the verdict worse.")
+@click.option("--all", "every", is_flag=True, help="Also of runs that ended more than a day ago.")
+@asking
+def health_command(
+    log: str, *, model: str | None, every: bool, as_json: bool, agent: str, run: int, **how: Any
+) -> None:
+    """How the agents of LOG are doing: a verdict, the reasons, and where they stand.
+
+    Computed: loops, stalls, retries, growing contexts, silent voters, slow tools, dear models, repeated reads,
+    budgets, doubt, signs of life, drift from the task.
+
+    \b
+    Examples:
+      logact health ops.db || notify-somebody
+      logact health logact.toml --json
+
+    \b
+    Exit codes: 0 healthy; 1 degraded; 20 stuck; 21 runaway; 22 unsafe;
+    those of errors: 2, 3, 5, 6 (see `logact --help`).
+    """
+    recent_s = 0.0 if every else RECENT_S
+
+    def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Health]:
+        return introspection.health(opened, agent=agent, run=run, recent_s=recent_s)
+
+    found: Health = _over(log, _model(log, model, needed=False), work, **how)
+    if as_json:
+        put_json({**msgspec.to_builtins(found), "exit_code": found.exit_code})
+    else:
+        put(health_lines(found))
+    if found.exit_code:
+        raise click.exceptions.Exit(found.exit_code)
+
+
+def health_lines(found: Health) -> list[str]:
+    """A verdict for people."""
+    lines = [look.paint(found.verdict, VERDICT_COLOURS[found.verdict], bold=True)]
+    for one in (*found.signals, *found.reasons):
+        where = f" (at {', '.join(map(str, one.cites))})" if one.cites else ""
+        run = f"run {one.run}: " if one.run else ""
+        lines += look.wrapped(one.code, f"{run}{look.clean(one.message)}{where}", indent=2, label_width=17)
+    if found.judged:
+        lines += look.wrapped("the model", f"{found.model} says {found.judged}", indent=2, label_width=17)
+    lines += _model_lines(found.dropped, found.failed)
+    return lines
+
+
+def _model_lines(dropped: int, failed: str) -> list[str]:
+    lines = []
+    if dropped:
+        claims = look.count(dropped, "claim")
+        lines += look.wrapped("dropped", f"{claims} of the model that cited nothing that is there", indent=2,
+                              label_width=17)  # fmt: skip
+    if failed:
+        lines += look.wrapped("no judgement", look.clean(failed), indent=2, label_width=17)
+    return lines
+
+
+# --- debug ------------------------------------------------------------------------------------------------------
+
+
+@click.command("debug")
+@click.argument("log")
+@click.option("--model", metavar="NAME", help="Have this model explain it, and propose changes.")
+@asking
+def debug_command(log: str, *, model: str | None, as_json: bool, agent: str, run: int, **how: Any) -> None:
+    """Where the time, tokens and money of LOG went, and what would help.
+
+    Computed: by model, tool and voter; the slowest and dearest; what was done twice; how contexts grew; errors that
+    are alike. With --model also an explanation and proposals, each with the positions that show it.
+
+    \b
+    Examples:
+      logact debug ops.db
+      logact debug ops.db --run 12000 --model openai:gpt-4o
+    """
+
+    def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Debugged]:
+        return introspection.debug(opened, agent=agent, run=run)
+
+    found: Debugged = _over(log, _model(log, model, needed=False), work, **how)
+    if as_json:
+        put_json(found)
+    else:
+        put(debug_lines(found))
+
+
+def debug_lines(found: Debugged) -> list[str]:
+    """A debugging for people."""
+    seen = found.performance
+    times, tokens = seen.times, seen.tokens
+    whole = times.model_ms + times.votes_ms + times.tools_ms
+    lines = look.wrapped(
+        "time",
+        f"{look.duration(whole)}: model {_share(times.model_ms, whole)}, waiting for votes "
+        f"{_share(times.votes_ms, whole)}, tools {_share(times.tools_ms, whole)}"
+        + (f" (of it retries {look.duration(times.retries_ms)})" if times.retries_ms else ""),
+    )
+    cost = f"{seen.usd:.4f} USD" if seen.usd is not None else "no price known"
+    lines += look.wrapped(
+        "tokens",
+        f"{tokens.input} in ({tokens.cached} cached), {tokens.output} out; {tokens.aside} for voters and "
+        f"compactions; {tokens.wasted} in turns that brought nothing new; {cost}",
+    )
+    lines += look.wrapped("work", f"{look.count(seen.runs, 'run')}, {seen.turns} turns, {seen.actions} actions")
+    if seen.since:
+        lines += look.wrapped("since", f"counting began at {seen.since}")
+    for head, rows in (("MODEL", seen.models), ("TOOL", seen.tools), ("VOTER", seen.voters)):
+        if rows:
+            lines += ["", *_rows(head, rows[:10])]
+    lines += _lists(seen)
+    for one in (*seen.proposals, *found.proposals):
+        lines += _proposal(one)
+    if found.explanation:
+        lines += ["", *look.wrapped("why", look.clean(found.explanation))]
+    if found.dropped or found.failed:
+        lines += ["", *_model_lines(found.dropped, found.failed)]
+    return lines
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "0%"
+
+
+def _rows(head: str, rows: tuple[Row, ...]) -> list[str]:
+    cells = [
+        [
+            str(one.count),
+            str(one.failed),
+            look.duration(one.ms / one.count) if one.count else "-",
+            look.duration(one.ms_max),
+            str(one.tokens),
+            f"{one.usd:.4f}" if one.usd is not None else "-",
+            look.clean(one.name),
+        ]
+        for one in rows
+    ]
+    return look.table(cells, head=["N", "FAILED", "EACH", "LONGEST", "TOKENS", "USD", head], right=[0, 1, 2, 3, 4, 5])
+
+
+def _lists(seen: Performance) -> list[str]:
+    lines = []
+    if seen.slowest:
+        lines += ["", "Slowest:"]
+        lines += [
+            f"  {look.duration(ms):>10}  {position}  {look.clean(name)}" for ms, position, name in seen.slowest[:5]
+        ]
+    if seen.repeated:
+        lines += ["", "Called again and again (told the same in brackets):"]
+        lines += [f"  {one.count} ({one.same})  {one.tool}  at {', '.join(map(str, one.positions[:5]))}"
+                  for one in seen.repeated[:5]]  # fmt: skip
+    if seen.contexts:
+        lines += ["", "Contexts, in tokens (first turn, latest, largest):"]
+        lines += [f"  run {one.run}: {one.first}, {one.last}, {one.largest} over {one.turns} turns"
+                  for one in seen.contexts[:5]]  # fmt: skip
+    if seen.errors:
+        lines += ["", "Errors that are alike:"]
+        for one in seen.errors[:5]:
+            where = ", ".join(map(str, one.positions[:5]))
+            lines += look.wrapped(str(one.count), f"{one.tool}: {one.kind}: {one.message} (at {where})", indent=2,
+                                  label_width=5)  # fmt: skip
+    if seen.signals:
+        lines += ["", "Noticed:"]
+        for signal in seen.signals:
+            lines += look.wrapped(signal.code, look.clean(signal.message), indent=2, label_width=17)
+    return lines
+
+
+def _proposal(one: Proposal) -> list[str]:
+    saves = [
+        text
+        for text in (
+            f"{one.tokens} tokens" if one.tokens else "",
+            look.duration(one.ms) if one.ms else "",
+            f"{one.usd:.4f} USD" if one.usd else "",
+        )
+        if text
+    ]
+    estimate = f" It would have saved about {', '.join(saves)}." if saves else ""
+    where = f" [{' '.join(map(str, one.cites))}]"
+    head = f"{look.clean(one.title)} ({one.by})."
+    return ["", *look.wrapped("proposal", f"{head} {look.clean(one.why)}{where}{estimate}")]
+
+
+# --- cost -------------------------------------------------------------------------------------------------------
+
+
+@click.command("cost")
+@click.argument("log")
+@click.option("--by", type=click.Choice(BY), default="agent", show_default=True, help="What the sums are grouped by.")
+@json_option
+def cost_command(log: str, by: Any, as_json: bool) -> None:
+    """Tokens, money and time of LOG, by agent, run, model or tool.
+
+    \b
+    Example:
+      logact cost ops.db --by model
+    """
+
+    async def inside() -> Costs:
+        async with existing_log(log) as opened:
+            return costs((await folded(opened)).profile, by)
+
+    found = go(inside())
+    if as_json:
+        put_json(found)
+        return
+    if not found.rows:
+        put("Nothing was used.")
+        return
+    put(_rows(by.upper(), found.rows))
+    usd = (
+        f"{found.usd:.4f} USD" if found.usd is not None else f"at least {found.at_least_usd:.4f} USD (prices missing)"
+    )
+    put(["", f"Together {found.tokens} tokens, {usd}."])
+
+
+# --- ask --------------------------------------------------------------------------------------------------------
+
+
+@click.command("ask")
+@click.argument("log")
+@click.argument("question")
+@click.option("--model", metavar="NAME", help="The model to ask, instead of LOGACT_MODEL or the specification's.")
+@asking
+def ask_command(
+    log: str, question: str, *, model: str | None, as_json: bool, agent: str, run: int, **how: Any
+) -> None:
+    """Ask LOG a question in plain words; the answer cites positions.
+
+    Sentences without a position, or with one that is not there, are dropped and counted.
+
+    \b
+    Example:
+      logact ask ops.db "Why was the invoice not sent?"
+
+    \b
+    Exit codes: 0 answered; 1 nothing in the log supports an answer;
+    6 the model gave none.
+    """
+
+    def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Reply]:
+        return introspection.ask(opened, question, agent=agent, run=run)
+
+    found: Reply = _over(log, _model(log, model, needed=True), work, **how)
+    if as_json:
+        put_json(found)
+    else:
+        for one in found.statements:
+            put(look.wrapped("", f"{look.clean(one.text)} [{' '.join(map(str, one.cites))}]", label_width=0))
+        if not found.statements:
+            put("Nothing in the log supports an answer.")
+        if found.left_out:
+            put(f"({found.left_out} older lines did not fit; --tokens shows more, --summarise sums them up)")
+        put(_model_lines(found.dropped, ""))
+    if not found.statements:
+        raise click.exceptions.Exit(1)

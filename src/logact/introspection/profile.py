@@ -1,0 +1,198 @@
+"""What introspection counts of a log, as plain structs that a checkpoint can carry. Shapes only.
+
+``profiling`` changes them, entry by entry; ``signals`` and ``performance`` read them. Everything has a limit, so that
+a profile stays small however long the log is; what is forgotten is only detail, never a sum.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+STEPS_KEPT = 40
+"""How many of a run's latest calls are remembered one by one."""
+
+RUNS_DETAILED = 32
+"""How many runs (the latest active ones) keep their steps; older ones keep their sums."""
+
+RUNS_KEPT = 1000
+REPEATS_KEPT = 64
+ERRORS_KEPT = 100
+TOP_KEPT = 10
+TOPIC_KEPT = 8
+TURNS_KEPT = 24
+OPEN_KEPT = 2000
+POSITIONS_KEPT = 8
+NAMES_KEPT = 500
+SAID_CHARS = 160
+
+
+class Tally(msgspec.Struct, omit_defaults=True):
+    """Sums over one name (a model, a tool, a voter, an agent). Times in ms; ``priced`` counts answers with a price.
+
+    ``failed`` are failures of a tool, rejections of a voter. ``held_ms`` is how long actions waited for a voter that
+    was the last to come. ``silent`` counts decisions in a row for which a voter's vote did not come.
+    """
+
+    count: int = 0
+    failed: int = 0
+    ms: float = 0.0
+    ms_max: float = 0.0
+    at_max: int = 0
+    early_ms: float = 0.0
+    early: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float = 0.0
+    priced: int = 0
+    held_ms: float = 0.0
+    silent: int = 0
+    silent_at: list[int] = []
+
+    @property
+    def tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+
+class Step(msgspec.Struct, omit_defaults=True):
+    """One call of a run: its intent's position, what was called, what came of it (digests), when (wall ms)."""
+
+    position: int
+    tool: str
+    call: str
+    effect: str
+    at_ms: int
+    status: str = "proposed"
+    result: str = ""
+    result_tokens: int = 0
+    retry_of: int = 0
+    said: str = ""
+    got: str = ""
+    ms: float = 0.0
+    settled_ms: int = 0
+
+
+class Repeat(msgspec.Struct, omit_defaults=True):
+    """One call (tool and arguments) that was made several times. ``same`` counts results equal to the one before,
+    with nothing but reads of the run in between; ``tokens`` is about what the repeated results cost as context.
+    """
+
+    tool: str
+    effect: str
+    count: int = 0
+    same: int = 0
+    run: int = 0
+    result: str = ""
+    changes: int = 0
+    tokens: int = 0
+    ms: float = 0.0
+    positions: list[int] = []
+
+
+class Cluster(msgspec.Struct, omit_defaults=True):
+    """Failures that say the same of the same tool, numbers and quoted parts aside."""
+
+    tool: str
+    kind: str
+    message: str
+    count: int = 0
+    last_ms: int = 0
+    positions: list[int] = []
+
+
+class Open(msgspec.Struct, omit_defaults=True):
+    """An action that is not decided or not settled: since when, and which voters were heard."""
+
+    at_ms: int
+    run: int
+    agent: str
+    heard: list[str] = []
+    late: str = ""
+    decided_ms: int = 0
+
+
+class RunProfile(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One run. ``contexts`` are the input tokens of its latest turns; ``wasted_tokens`` those of turns that settled
+    nothing new: every call was broken, refused, failed, or told what the call before had told.
+
+    ``retries`` counts actions that try an earlier one again; ``streak`` rejections in a row. ``loop`` is the longest
+    loop that ``core.watching`` saw, ``idle_max`` the most actions in a row that brought nothing.
+    """
+
+    id: int
+    agent: str
+    title: str = ""
+    status: str = "running"
+    ok: bool = True
+    imported: bool = False
+    started_ms: int = 0
+    last_ms: int = 0
+    last: int = 0
+    progress_ms: int = 0
+    progress: int = 0
+    turns: int = 0
+    actions: int = 0
+    done: int = 0
+    failed: int = 0
+    rejected: int = 0
+    streak: int = 0
+    streak_at: list[int] = []
+    retries: int = 0
+    chain: int = 0
+    chain_max: int = 0
+    chain_at: list[int] = []
+    model: Tally = msgspec.field(default_factory=Tally)
+    side_tokens: int = 0
+    side_usd: float = 0.0
+    tool_ms: float = 0.0
+    wait_ms: float = 0.0
+    retry_ms: float = 0.0
+    wasted_tokens: int = 0
+    wasted_usd: float = 0.0
+    wasted_at: list[int] = []
+    turn_at: int = 0
+    turn_tokens: int = 0
+    turn_usd: float = 0.0
+    turn_useful: bool = True
+    turn_tools: list[str] = []
+    context_first: int = 0
+    contexts: list[int] = []
+    contexts_at: list[int] = []
+    compactions: int = 0
+    changes: int = 0
+    loop: str = ""
+    loop_at: list[int] = []
+    idle_max: int = 0
+    topic: list[str] = []
+    steps: list[Step] = []
+    repeats: dict[str, Repeat] = {}
+
+    @property
+    def tokens(self) -> int:
+        """What the run used, its voters and compactions too."""
+        return self.model.tokens + self.side_tokens
+
+
+class Profile(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """A log up to ``position``. ``since`` is where counting began, if that was not at the log's beginning."""
+
+    position: int = 0
+    since: int = 0
+    entries: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    runs: dict[int, RunProfile] = {}
+    older: RunProfile | None = None
+    open: dict[int, Open] = {}
+    agents: dict[str, Tally] = {}
+    models: dict[str, Tally] = {}
+    tools: dict[str, Tally] = {}
+    voters: dict[str, Tally] = {}
+    turns_by_model: dict[str, dict[str, int]] = {}
+    errors: dict[str, Cluster] = {}
+    slowest: list[tuple[float, int, str]] = []
+    dearest: list[tuple[float, int, str]] = []
+    largest: list[tuple[int, int, str]] = []
+    findings: dict[str, int] = {}
+    imported: dict[str, str] = {}
