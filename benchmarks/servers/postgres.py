@@ -89,7 +89,7 @@ class PostgresServer(Server):
 
     def ready(self) -> bool:
         done = subprocess.run(
-            [self.bin / "pg_isready", "-q", "-h", self.directory, "-p", str(self.port)],
+            [self.bin / "pg_isready", "-q", "-h", self.directory, "-p", str(self.port), "-U", SUPERUSER],
             check=False,
             timeout=10,
             capture_output=True,
@@ -98,6 +98,11 @@ class PostgresServer(Server):
 
     def stop(self, number: int = signal.SIGINT, seconds: float = 20.0) -> None:
         super().stop(number, seconds)  # SIGINT: a fast shutdown, which does not wait for clients
+
+    def close(self) -> None:
+        self.resume()
+        self.stop(signal.SIGQUIT)  # at once, but the kernel's shared memory is given back
+        super().close()
 
     def reload(self) -> None:
         """Take over changed settings that need no restart."""
@@ -135,7 +140,7 @@ class PostgresServer(Server):
         (other.data / "standby.signal").touch()
         other.own(other.data / "standby.signal")
         source = f"host=127.0.0.1 port={self.port} user={SUPERUSER} application_name={name}"
-        other.configure(primary_conninfo=source)
+        other.configure(primary_conninfo=source, wal_retrieve_retry_interval="100ms")
         return other.start()
 
     def follows(self, name: str = "standby") -> bool:

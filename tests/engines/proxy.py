@@ -143,6 +143,7 @@ class Proxy:
             return
         self.connections += 1
         try:
+            await self._welcome(reader, writer)
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             _abort(writer)
@@ -159,6 +160,9 @@ class Proxy:
             self._open.discard(pair)
             for one in pair:
                 one.close()
+
+    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """What happens before anything is forwarded: for those who put TLS or a greeting in front."""
 
     async def _pump(
         self,
