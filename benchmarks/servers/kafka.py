@@ -21,6 +21,7 @@ from benchmarks.servers import Server, ServerFailed, close_all, free_ports, list
 VERSION = "4.1.1"
 JAVA_LEAST = 17
 EMULATOR = "noida-db"
+USER, PASSWORD = "agents", "pass/word=1&more"
 RESOLVE_S_MAX = 600.0
 
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -88,12 +89,12 @@ def _id() -> str:
 class KafkaBroker(Server):
     """One broker, which is a controller too."""
 
-    def __init__(self, cluster: KafkaCluster, node: int, ports: tuple[int, int]) -> None:
+    def __init__(self, cluster: KafkaCluster, node: int, ports: tuple[int, int, int]) -> None:
         super().__init__(f"kafka-{node}")
         self._user = None  # the programs may lie where only this user can read
         self.cluster = cluster
         self.node = node
-        self.port, self.controller_port = ports
+        self.port, self.controller_port, self.secure_port = ports
         self.archive = programs() / "classes.jsa"
         self.leaves_archive = node == 1 and not self.archive.exists()
 
@@ -123,9 +124,29 @@ class KafkaBroker(Server):
             "num.io.threads": "2",
             "background.threads": "1",
             "log.cleaner.enable": "false",
+            **self._secured(),
             **self.cluster.settings,
         }
         self.write("server.properties", "".join(f"{name}={value}\n" for name, value in settings.items()))
+
+    def _secured(self) -> dict[str, str]:
+        """A second listener with TLS and a user, if the cluster has a certificate."""
+        if not self.cluster.key_and_certificate:
+            return {}
+        store = self.write("server.pem", self.cluster.key_and_certificate)
+        own = "listener.name.secure"
+        module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        plain, secure = f"PLAINTEXT://{self.address}", f"SECURE://127.0.0.1:{self.secure_port}"
+        return {
+            "listeners": f"{plain},{secure},CONTROLLER://127.0.0.1:{self.controller_port}",
+            "advertised.listeners": f"{plain},{secure}",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
+            f"{own}.ssl.keystore.type": "PEM",
+            f"{own}.ssl.keystore.location": str(store),
+            f"{own}.sasl.enabled.mechanisms": "PLAIN",
+            f"{own}.plain.sasl.jaas.config": f'{module} required user_{USER}="{PASSWORD}";',
+        }
 
     def command(self) -> list[str]:
         java = ["java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
@@ -170,15 +191,24 @@ QUICK = {
 
 
 class KafkaCluster:
-    """Brokers with one another. ``settings`` are lines of every broker's configuration."""
+    """Brokers with one another. ``settings`` are lines of every broker's configuration.
 
-    def __init__(self, size: int = 3, settings: dict[str, str] | None = None) -> None:
+    With a private key and a certificate (PEM) they also listen where clients need TLS, ``USER`` and ``PASSWORD``.
+    """
+
+    def __init__(
+        self, size: int = 3, settings: dict[str, str] | None = None, *, key_and_certificate: str = ""
+    ) -> None:
         self.size = size
+        self.key_and_certificate = key_and_certificate
         self.settings = QUICK if settings is None else settings
         self.id = _id()
-        ports = free_ports(2 * size)
-        self.voters = ",".join(f"{node + 1}@127.0.0.1:{ports[size + node]}" for node in range(size))
-        self.brokers = [KafkaBroker(self, node + 1, (ports[node], ports[size + node])) for node in range(size)]
+        ports = free_ports(3 * size)
+        self.voters = ",".join(f"{node + 1}@127.0.0.1:{ports[3 * node + 1]}" for node in range(size))
+        self.brokers = [
+            KafkaBroker(self, node + 1, (ports[3 * node], ports[3 * node + 1], ports[3 * node + 2]))
+            for node in range(size)
+        ]
 
     @property
     def bootstrap(self) -> str:
@@ -188,6 +218,11 @@ class KafkaCluster:
     def url(self, log: str, options: str = "", *, hosts: str = "") -> str:
         """The URL of a log on this cluster."""
         return f"kafka://{hosts or self.bootstrap}/test?log={log}{options}"
+
+    @property
+    def secure_hosts(self) -> str:
+        """All brokers' addresses where TLS and a user are needed."""
+        return ",".join(f"127.0.0.1:{broker.secure_port}" for broker in self.brokers)
 
     def start(self) -> KafkaCluster:
         """Start all brokers, and wait until each knows of all."""

@@ -30,7 +30,7 @@ SCAN_RECORDS_MAX = 4096
 FETCH_MESSAGES_MAX = 1024
 
 SNAPSHOT_MESSAGES = 5_000
-"""A snapshot is due after so many messages, or after half as many as the state remembers things, if that is more."""
+"""A snapshot is due after so many messages, or a twentieth of what there is to remember, if that is more."""
 
 
 class ArbitratedEngine(ArbitratedFold):
@@ -107,8 +107,8 @@ class ArbitratedEngine(ArbitratedFold):
     async def _maybe_save(self) -> None:
         """Write a snapshot if one is due. A failure costs the next opener time, and nothing else."""
         arbiter = self.arbiter
-        remembered = len(arbiter.writers) + len(arbiter.keys) + len(arbiter.blobs) + len(arbiter.recent)
-        if arbiter.next - arbiter.saved < max(self.snapshot_messages, remembered // 2) or self._saving:
+        remembered = len(arbiter.writers) + len(arbiter.keys) + len(arbiter.blobs)
+        if arbiter.next - arbiter.saved < max(self.snapshot_messages, remembered // 20) or self._saving:
             return
         self._saving = True
         try:

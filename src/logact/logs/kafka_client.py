@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 
 from logact import env as environment
 from logact.errors import AppendUnknown, LogActError, LogReadOnly, LogUnavailable, ReadFailed, TooLarge
-from logact.logs.kafka_settings import Wanted, prepare
+from logact.logs.kafka_settings import Complaints, Wanted, prepare
 from logact.logs.partitions import Messages, Place
 
 POLL_S = 0.1
@@ -63,7 +63,7 @@ _CLIENT: dict[str, Any] = {
     "allow.auto.create.topics": False,
     "socket.keepalive.enable": True,
     "socket.nagle.disable": True,
-    "socket.timeout.ms": 10_000,
+    "socket.timeout.ms": 5_000,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1_000,
     "topic.metadata.refresh.fast.interval.ms": 100,
@@ -72,7 +72,7 @@ _PRODUCER: dict[str, Any] = {
     "enable.idempotence": True,
     "acks": "all",
     "linger.ms": 0,
-    "request.timeout.ms": 5_000,
+    "request.timeout.ms": 4_000,
     "retry.backoff.ms": 50,
     "retry.backoff.max.ms": 500,
     "message.max.bytes": 1_040_000,
@@ -109,8 +109,7 @@ class KafkaPartitions:
         self._reader_at: tuple[str, int] = ("", -1)
         self._reading = threading.Lock()
         self._sent: deque[Sent] = deque()
-        self._problem = ""  # what the client complained of last, for messages
-        self._fatal = ""
+        self._heard = Complaints()
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -121,7 +120,7 @@ class KafkaPartitions:
     async def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ended = threading.Event()
-        self._fatal = self._problem = ""
+        self._heard = Complaints()
         try:
             self._settings = await environment.current().in_thread(self._prepare)
             self._start_producer()
@@ -131,13 +130,13 @@ class KafkaPartitions:
             ) from error
 
     def _prepare(self) -> tuple[str, ...]:
-        return prepare(AdminClient(self._with_ear(self._client)), self._wanted, self._why)
+        return prepare(AdminClient(self._with_ear(self._client)), self._wanted, self._heard)
 
     def _start_producer(self) -> None:
         settings = {**self._client, **_PRODUCER, "message.timeout.ms": int(self._timeout_s * 1000)}
         producer = Producer(self._with_ear(settings))
         self._producer = producer
-        self._fatal = ""
+        self._heard.fatal = ""
         self._start(lambda: self._acknowledge(producer), "acknowledgements")
 
     def _start(self, work: Callable[[], None], name: str) -> None:
@@ -161,16 +160,7 @@ class KafkaPartitions:
         self._follower = self._reader = None
 
     def _with_ear(self, settings: dict[str, Any]) -> dict[str, Any]:
-        return {**settings, "error_cb": self._complain}
-
-    def _complain(self, error: KafkaError) -> None:
-        """The client says that something is wrong; called in any of its threads."""
-        self._problem = error.str()
-        if error.fatal():
-            self._fatal = error.str()
-
-    def _why(self) -> str:
-        return self._problem or "no answer"
+        return {**settings, "error_cb": self._heard.hear}
 
     def _call(self, function: Callable[..., None], *args: Any) -> None:
         """Call something on the event loop, from a thread."""
@@ -190,7 +180,7 @@ class KafkaPartitions:
             self._sent.append((future, sent, error, message.offset() or 0))
 
         try:
-            if self._fatal or self._producer is None:
+            if self._heard.fatal or self._producer is None:
                 self._replace_producer()
             if self._producer is None:
                 raise LogUnavailable("The log is not open", todo="open it first")
@@ -244,7 +234,7 @@ class KafkaPartitions:
             )
         if code == KafkaError._QUEUE_FULL:
             return LogUnavailable("Too many messages wait to be sent", received=error.str())
-        return AppendUnknown("Kafka did not acknowledge a message", received=f"{error.str()} ({self._why()})")
+        return AppendUnknown("Kafka did not acknowledge a message", received=f"{error.str()} ({self._heard})")
 
     # --- following ------------------------------
 
@@ -269,7 +259,7 @@ class KafkaPartitions:
                     self._call(lost, error.str())
                     return
                 else:
-                    self._problem = error.str()  # the client goes on by itself
+                    self._heard.problem = error.str()  # the client goes on by itself
             if found:
                 self._call(news, found)
 
@@ -301,7 +291,7 @@ class KafkaPartitions:
                         raise ReadFailed("Messages are not there any more", received=error.str())
                 if not found and offset < upto and (env.monotonic() > end or self._ended.is_set()):
                     self._reader_at = ("", -1)
-                    raise ReadFailed("Kafka did not answer a read", received=self._why(), todo="try again")
+                    raise ReadFailed("Kafka did not answer a read", received=str(self._heard), todo="try again")
             self._reader_at = (topic, offset)
             return found
 

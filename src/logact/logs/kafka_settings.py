@@ -6,7 +6,7 @@ snapshots, ``PREFIX.NAME_.blobs``. This file makes and judges topics; it sends a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ PLACES: tuple[Place, ...] = ("log", "state", "blobs")
 TOPIC_NAME_MAX = 249
 MESSAGE_BYTES_MIN = 1_000_000
 WAIT_S_MAX = 20.0
-STEP_S_MAX = 5.0
+STEP_S_MAX = 2.0
 
 FIXED = {
     "cleanup.policy": "delete",
@@ -35,6 +35,25 @@ FIXED = {
     "unclean.leader.election.enable": "false",
 }
 """What every topic of a log is made with, besides its copies."""
+
+
+class Complaints:
+    """What a client says of its connections, in whichever of its threads. ``problem`` is the latest, for messages."""
+
+    def __init__(self) -> None:
+        self.problem = ""
+        self.fatal = ""
+        self.refused = False
+
+    def hear(self, error: KafkaError) -> None:
+        """The client's ``error_cb``."""
+        self.problem = error.str()
+        self.refused = self.refused or error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)
+        if error.fatal():
+            self.fatal = error.str()
+
+    def __str__(self) -> str:
+        return self.problem or "no answer"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,18 +88,18 @@ def check_names(wanted: Wanted) -> None:
         )
 
 
-def prepare(admin: AdminClient, wanted: Wanted, why: Callable[[], str]) -> tuple[str, ...]:
+def prepare(admin: AdminClient, wanted: Wanted, heard: Complaints) -> tuple[str, ...]:
     """Make what is missing, check what is there; what people should know of it. Raises LogUnavailable, UsageError."""
     check_names(wanted)
     topics = [wanted.topic(place) for place in PLACES]
-    found = _describe(admin, topics, why)
+    found = _describe(admin, topics, heard)
     missing = [topic for topic in topics if topic not in found]
     if missing:
         _create(admin, missing, wanted)
-        found = _until_there(admin, topics, why)
+        found = _until_there(admin, topics, heard)
     problems: list[str] = []
     flushed = True
-    configs = _configs(admin, topics, why)
+    configs = _configs(admin, topics, heard)
     for topic in topics:
         partitions, copies = found[topic]
         problems += _problems(topic, partitions, copies, configs[topic], wanted)
@@ -88,7 +107,7 @@ def prepare(admin: AdminClient, wanted: Wanted, why: Callable[[], str]) -> tuple
     return (*problems, _kept(found[topics[0]][1], flushed))
 
 
-def _describe(admin: AdminClient, topics: list[str], why: Callable[[], str]) -> dict[str, tuple[int, int]]:
+def _describe(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[str, tuple[int, int]]:
     """Of the topics that are there: how many partitions, and how many copies each has at least."""
     env = environment.current()
     end = env.monotonic() + WAIT_S_MAX
@@ -103,10 +122,10 @@ def _describe(admin: AdminClient, topics: list[str], why: Callable[[], str]) -> 
                 code = error.args[0].code() if isinstance(error, KafkaException) else KafkaError._TIMED_OUT
                 if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     continue
-                if env.monotonic() > end or code in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+                if env.monotonic() > end or heard.refused:
                     raise LogUnavailable(
                         "Kafka cannot be reached",
-                        received=f"{error} ({why()})",
+                        received=f"{error} ({heard})",
                         todo="check hosts, TLS and credentials of the log URL",
                     ) from error
                 again.append(topic)
@@ -143,12 +162,12 @@ def _create(admin: AdminClient, topics: list[str], wanted: Wanted) -> None:
             raise LogUnavailable(f"The topic {topic} was not made in time") from error
 
 
-def _until_there(admin: AdminClient, topics: list[str], why: Callable[[], str]) -> dict[str, tuple[int, int]]:
+def _until_there(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[str, tuple[int, int]]:
     """Wait until every topic has a leader: those just made need a moment."""
     env = environment.current()
     end = env.monotonic() + WAIT_S_MAX
     while True:
-        found = _describe(admin, topics, why)
+        found = _describe(admin, topics, heard)
         if len(found) == len(topics):
             return found
         if env.monotonic() > end:
@@ -160,7 +179,7 @@ def _until_there(admin: AdminClient, topics: list[str], why: Callable[[], str]) 
         admin.poll(0.05)
 
 
-def _configs(admin: AdminClient, topics: list[str], why: Callable[[], str]) -> dict[str, dict[str, str]]:
+def _configs(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[str, dict[str, str]]:
     """The topics' settings as in force; empty for a topic whose settings this user may not read."""
     env = environment.current()
     end = env.monotonic() + WAIT_S_MAX
@@ -177,7 +196,7 @@ def _configs(admin: AdminClient, topics: list[str], why: Callable[[], str]) -> d
                     found[resource.name] = {}
                 elif env.monotonic() > end:
                     raise LogUnavailable(
-                        f"The settings of the topic {resource.name} cannot be read", received=f"{error} ({why()})"
+                        f"The settings of the topic {resource.name} cannot be read", received=f"{error} ({heard})"
                     ) from error
         if len(found) == len(topics):
             return found
