@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from benchmarks.servers import wait_until
+from benchmarks.servers.kafka import KafkaCluster
 from benchmarks.servers.nats import NatsCluster
 from benchmarks.servers.postgres import PostgresServer
 
@@ -37,3 +39,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say it where a stand-in ran instead of the real thing."""
     if kafka_kit.report():
         terminalreporter.write_line(kafka_kit.report())
+
+
+@pytest.fixture
+def cluster(kafka: kafka_kit.KafkaLike) -> Iterator[KafkaCluster]:
+    """Three real brokers; whole again afterwards. An emulator has nothing to kill."""
+    if not isinstance(kafka, KafkaCluster):
+        pytest.skip("the emulator loses acknowledged messages by itself: crash tests need Apache Kafka")
+    yield kafka
+    for broker in kafka.brokers:
+        broker.resume()
+        if broker.process is None:
+            broker.start_without_waiting()
+    wait_until(kafka.complete, "the Kafka cluster is whole again", 120.0)

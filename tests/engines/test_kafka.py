@@ -94,8 +94,9 @@ def test_topics_that_cannot_hold_a_log_are_never_opened(real: KafkaCluster) -> N
     assert "compacted" in refused(real.url("compact", "&unsafe=1"))
 
 
-def test_a_cluster_that_is_too_small(real: KafkaCluster) -> None:
+def test_a_cluster_that_is_too_small(real: KafkaCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Five copies on three brokers: the message says what is needed."""
+    monkeypatch.setattr("logact.logs.kafka_settings.TOO_SMALL_S", 0.3)
     assert "5 brokers" in refused(real.url("five", "&copies=5"))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from benchmarks.servers import wait_until
@@ -20,24 +20,10 @@ from logact.logs.base import SharedLog, Writer
 from logact.logs.kafka import KafkaEngine
 from logact.logs.url import open_log
 from logact.testing.conformance import Pen, note, read_all
-from tests.engines.kafka_kit import KafkaLike
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 WAIT_S = 90.0
-
-
-@pytest.fixture
-def cluster(kafka: KafkaLike) -> Iterator[KafkaCluster]:
-    """Three real brokers; whole again afterwards. An emulator has nothing to kill."""
-    if not isinstance(kafka, KafkaCluster):
-        pytest.skip("the emulator loses acknowledged messages by itself: crash tests need Apache Kafka")
-    yield kafka
-    for broker in kafka.brokers:
-        broker.resume()
-        if broker.process is None:
-            broker.start_without_waiting()
-    wait_until(kafka.complete, "the Kafka cluster is whole again", 120.0)
 
 
 def leader(cluster: KafkaCluster, log: SharedLog) -> KafkaBroker:

@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 
 from logact import env as environment
 from logact.errors import AppendUnknown, LogActError, LogReadOnly, LogUnavailable, ReadFailed, TooLarge
-from logact.logs.kafka_settings import Complaints, Wanted, prepare
+from logact.logs.kafka_settings import PASSING, Complaints, Wanted, prepare
 from logact.logs.partitions import Messages, Place
 
 POLL_S = 0.1
@@ -38,24 +38,6 @@ T = TypeVar("T")
 _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE}
 _FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 _GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
-
-_PASSING = {
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.REPLICA_NOT_AVAILABLE,
-    KafkaError.BROKER_NOT_AVAILABLE,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.NETWORK_EXCEPTION,
-    KafkaError._TRANSPORT,
-    KafkaError._TIMED_OUT,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._WAIT_CACHE,
-}
 
 _CLIENT: dict[str, Any] = {
     "client.id": "logact",
@@ -343,7 +325,7 @@ class KafkaPartitions:
             try:
                 return call()
             except KafkaException as error:
-                if error.args[0].code() not in _PASSING or env.monotonic() > end or self._ended.wait(0.05):
+                if error.args[0].code() not in PASSING or env.monotonic() > end or self._ended.wait(0.05):
                     raise
 
 

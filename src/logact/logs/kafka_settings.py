@@ -25,8 +25,32 @@ from logact.logs.partitions import Place
 PLACES: tuple[Place, ...] = ("log", "state", "blobs")
 TOPIC_NAME_MAX = 249
 MESSAGE_BYTES_MIN = 1_000_000
-WAIT_S_MAX = 20.0
+WAIT_S_MAX = 30.0
 STEP_S_MAX = 2.0
+
+TOO_SMALL_S = 5.0
+"""How long a cluster with too few brokers may take to become whole before it counts as too small."""
+
+PASSING = {
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.INVALID_REPLICATION_FACTOR,  # a broker of a small cluster is away
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._WAIT_CACHE,
+}
+"""What a cluster answers while a broker goes away or comes back: to be asked again."""
 
 FIXED = {
     "cleanup.policy": "delete",
@@ -95,7 +119,7 @@ def prepare(admin: AdminClient, wanted: Wanted, heard: Complaints) -> tuple[str,
     found = _describe(admin, topics, heard)
     missing = [topic for topic in topics if topic not in found]
     if missing:
-        _create(admin, missing, wanted)
+        _create(admin, missing, wanted, heard)
         found = _until_there(admin, topics, heard)
     problems: list[str] = []
     flushed = True
@@ -136,30 +160,38 @@ def _describe(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[
     return found
 
 
-def _create(admin: AdminClient, topics: list[str], wanted: Wanted) -> None:
+def _create(admin: AdminClient, topics: list[str], wanted: Wanted, heard: Complaints) -> None:
+    """Make topics. A broker that dies meanwhile costs another round; what the cluster refuses is raised."""
     config = {**FIXED, "min.insync.replicas": str(wanted.in_sync)}
-    new = [NewTopic(topic, num_partitions=1, replication_factor=wanted.copies, config=config) for topic in topics]
-    for topic, future in admin.create_topics(new, operation_timeout=WAIT_S_MAX).items():
-        try:
-            future.result(WAIT_S_MAX * 2)
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code == KafkaError.TOPIC_ALREADY_EXISTS:
-                continue  # somebody else opens the same log; or it has no leader just now
-            if code == KafkaError.INVALID_REPLICATION_FACTOR:
-                raise UsageError(
-                    "The Kafka cluster is too small for this log",
-                    received=error.args[0].str(),
-                    expected=f"{wanted.copies} brokers",
-                    todo="add brokers, or accept fewer copies with ?copies=N&unsafe=1",
-                ) from error
-            raise LogUnavailable(
-                f"The topic {topic} cannot be made",
-                received=error.args[0].str(),
-                todo="make it by hand, or grant CREATE",
-            ) from error
-        except TimeoutError as error:
-            raise LogUnavailable(f"The topic {topic} was not made in time") from error
+    env = environment.current()
+    end = env.monotonic() + WAIT_S_MAX
+    while topics:
+        new = [NewTopic(topic, num_partitions=1, replication_factor=wanted.copies, config=config) for topic in topics]
+        topics = []
+        for topic, future in admin.create_topics(new, operation_timeout=WAIT_S_MAX).items():
+            try:
+                future.result(WAIT_S_MAX * 2)
+            except (KafkaException, TimeoutError) as error:
+                found = error.args[0] if isinstance(error, KafkaException) else None
+                code = found.code() if found is not None else KafkaError._TIMED_OUT
+                if code == KafkaError.TOPIC_ALREADY_EXISTS:
+                    continue  # somebody else opens the same log; or it has no leader just now
+                if code == KafkaError.INVALID_REPLICATION_FACTOR and env.monotonic() > end - WAIT_S_MAX + TOO_SMALL_S:
+                    raise UsageError(
+                        "The Kafka cluster is too small for this log",
+                        received=str(error),
+                        expected=f"{wanted.copies} brokers",
+                        todo="add brokers, or accept fewer copies with ?copies=N&unsafe=1",
+                    ) from error
+                if code not in PASSING or env.monotonic() > end:
+                    raise LogUnavailable(
+                        f"The topic {topic} cannot be made",
+                        received=f"{error} ({heard})",
+                        todo="make it by hand, or grant CREATE",
+                    ) from error
+                topics.append(topic)
+        if topics:
+            admin.poll(0.1)
 
 
 def _until_there(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[str, tuple[int, int]]:
