@@ -298,6 +298,23 @@ def test_conditional_appends_share_a_commit(url: str) -> None:
     run(work())
 
 
+def test_plain_appends_share_a_commit_and_no_fault(url: str) -> None:
+    """Plain appends that come together go out together; one that the server refuses fails none of the others."""
+
+    async def work() -> None:
+        engine = await opened(url)
+        odd = Pen(engine, "odd")
+        await engine.erase(await odd.write(), 0)  # the server no longer knows this writer's last record
+        pens = [odd, *(Pen(engine, f"pen {number}") for number in range(30))]
+        for turn in range(1, 4):
+            records = await asyncio.gather(*(pen.write(note(f"{pen.name} {turn}")) for pen in pens))
+            assert len(set(records)) == len(pens)
+        assert len(await read_all(engine)) == 1 + 3 * len(pens)
+        assert engine.pen.convoy.together >= 30
+
+    run(work())
+
+
 def test_busy_writers_do_not_starve_a_condition(nats: NatsCluster, url: str) -> None:
     """A conditional append comes through although two other processes' engines write as fast as they can."""
 

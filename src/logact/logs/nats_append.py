@@ -1,7 +1,8 @@
 """Appending to a stream: judged by the fold, checked by the server, repeated until the fate of a record is known.
 
 * A plain record is published on its writer's own subject, on the condition that the writer's last record is still its
-  last there. Writers do not hinder each other, and a repetition, however late, is refused by the server itself.
+  last there. Writers do not hinder each other, and a repetition, however late, is refused by the server itself. When
+  many come at once they go out together.
 * A record under a condition or a key is published on the condition that the stream still ends where the fold that
   judged it ended. Losing that race means to fold on, judge again and try again; those that come together share a try.
 * A record counts once everything before it is folded and holds no seal.
@@ -19,7 +20,7 @@ from logact import env as environment
 from logact.errors import LogError, TooLarge
 from logact.logs.base import Draft
 from logact.logs.nats_attempt import Attempt
-from logact.logs.nats_race import Race
+from logact.logs.nats_race import Convoy, Race
 from logact.logs.nats_stream import Stream
 
 HEADER_BYTES_MAX = 4096
@@ -35,6 +36,7 @@ class Appender:
         self.expected: dict[str, int] = {}  # where a writer's last record is not the last on its subject any more
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self.race = Race(stream)
+        self.convoy = Convoy(stream)
         self.crowded = 0
         self.calm = asyncio.Event()
         self.calm.set()
@@ -53,7 +55,7 @@ class Appender:
                 for digest, data in draft.blobs:
                     await self.stream.side.put_blob(digest, data)
             if draft.condition is None and not draft.key:
-                return await Attempt(self, draft).plain()
+                return await self.convoy.run(Attempt(self, draft))
             return await self.race.run(Attempt(self, draft))
 
     def _known(self, draft: Draft) -> tuple[int, bool] | None:

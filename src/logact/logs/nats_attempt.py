@@ -79,16 +79,20 @@ class Attempt:
             done = await self.judged()
             if done is not None:
                 return done
-            last = pen.expected.get(draft.writer)
-            if last is None:
-                last = self.stream.memory.writers.get(draft.writer, (0, 0, ""))[1]
-            met = await self.publish({"Nats-Expected-Last-Subject-Sequence": str(last)})
+            met = await self.publish(self.own_place())
             if isinstance(met, tuple):
                 pen.expected.pop(draft.writer, None)
                 return met
             if met is not None and met <= self.stream.memory.writers.get(draft.writer, (0, 0, ""))[1]:
                 # its last record was erased or trimmed from the stream; the fold still knows it
                 pen.expected[draft.writer] = met
+
+    def own_place(self) -> Headers:
+        """The condition that the writer's last record is still the last on its subject."""
+        last = self.pen.expected.get(self.draft.writer)
+        if last is None:
+            last = self.stream.memory.writers.get(self.draft.writer, (0, 0, ""))[1]
+        return {"Nats-Expected-Last-Subject-Sequence": str(last)}
 
     async def judged(self) -> tuple[int, bool] | None:
         """The answer if the draft is in the log already. Raises what stands against it for good."""

@@ -11,6 +11,7 @@ There is no background task: a leader that is done hands the lead to the next th
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections import deque
 
 from logact import env as environment
@@ -46,17 +47,19 @@ class _Runner:
 class Race:
     """The races of one process on one stream. ``batches`` counts tries, ``together`` records that shared one."""
 
+    LEADERS_MAX = 1
+
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self.batches = self.together = 0
         self._waiting: deque[_Runner] = deque()
-        self._leading = False
+        self._leaders = 0
         self._alone = False  # the servers refused a batch that was none of a draft's fault
 
     async def run(self, attempt: Attempt) -> Answer:
         """Append one draft; returns its answer or raises its error."""
         runner = _Runner(attempt)
-        if self._leading:
+        if self._leaders >= self.LEADERS_MAX:
             self._waiting.append(runner)
             try:
                 lead = await runner.future
@@ -67,7 +70,8 @@ class Race:
                     self._pass_on()  # it had just been given the lead
                 raise
         else:
-            self._leading = lead = True
+            self._leaders += 1
+            lead = True
         if lead:
             try:
                 await asyncio.sleep(0)  # whoever is ready to append does so now, and shares the batch
@@ -86,7 +90,7 @@ class Race:
             if not runner.future.done():
                 runner.future.set_result(True)
                 return
-        self._leading = False
+        self._leaders -= 1
 
     async def _round(self, first: _Runner) -> None:
         """Judge, publish, settle: once."""
@@ -172,8 +176,7 @@ class Race:
             for place, runner in enumerate(batch):
                 draft = runner.attempt.draft
                 headers: Headers = {"Nats-Batch-Id": name, "Nats-Batch-Sequence": str(place + 1)}
-                if place == 0:
-                    headers["Nats-Expected-Last-Sequence"] = str(upto)
+                headers |= self._condition(runner, place, upto)
                 if runner is not batch[-1]:
                     await link.post(runner.attempt.subject, draft.body, headers)
                     continue
@@ -209,6 +212,9 @@ class Race:
         batch[0].attempt.env.point("nats:committed")
         return last
 
+    def _condition(self, runner: _Runner, place: int, upto: int) -> Headers:
+        return {} if place else {"Nats-Expected-Last-Sequence": str(upto)}
+
     def _settle(self, companions: list[_Runner]) -> None:
         """Tell those that have an answer; the others wait again, before all who came later."""
         for runner in reversed(companions):
@@ -217,6 +223,46 @@ class Race:
                     runner.future.set_result(False)
             elif not runner.future.done():
                 self._waiting.appendleft(runner)
+
+
+class Convoy(Race):
+    """Plain appends: the first ones go at once, each by itself; those that come meanwhile go together.
+
+    Each record of a batch is under the condition of its own writer's place, so other processes do not disturb it.
+    One that fails fails all: then each goes by itself.
+    """
+
+    LEADERS_MAX = 2
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream)
+        self._apart: weakref.WeakSet[Attempt] = weakref.WeakSet()
+
+    async def _round(self, first: _Runner) -> None:
+        attempt = first.attempt
+        batch = [first]
+        try:
+            await attempt.stand_back()
+            first.answer = await attempt.judged()
+            if first.answer is not None:
+                return
+            if attempt not in self._apart:
+                batch += self._companions(first)
+            self.batches += 1
+            if len(batch) == 1:
+                first.answer = await attempt.plain()
+            elif await self._publish(batch, 0) is None or not first.settled:
+                self._apart.update(runner.attempt for runner in batch)
+        except LogActError as error:
+            first.error = error
+        finally:
+            self._settle(batch[1:])
+
+    def _fits(self, attempt: Attempt, before: list[_Runner]) -> bool:
+        return attempt not in self._apart and super()._fits(attempt, before)
+
+    def _condition(self, runner: _Runner, place: int, upto: int) -> Headers:
+        return runner.attempt.own_place()
 
 
 def _seals(attempt: Attempt) -> bool:
