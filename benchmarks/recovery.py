@@ -2,13 +2,15 @@
 
 A log with many recorded actions is filled (in packed records), a process goes on with it and is killed inside an
 action's effect; the time is from starting the next process, imports included, to the body of the first resumed
-action. The effect counts are kept outside. Then a real HTTP service dies and comes back while an agent works with it.
+action. The effect counts are kept outside. Then a real HTTP service dies and comes back while an agent works with it,
+and agents are killed at every named crash point, and at those of the recoveries that follow (``--quick``: at some).
 """
 
 from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -19,9 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import ROOT, Benchmark, child_environment, kill, median, work_directory
+from benchmarks.crash import sweep
+from benchmarks.crash_stage import Found, Stage, crash_points, judge, killed_at
 from logact import LogActAgent, Policy, RetryRecovery, Tool, ToolError, open_log
+from logact.core.state import State
 from logact.entry import (
     Commit,
+    Entry,
     Inference,
     Input,
     Intent,
@@ -287,48 +293,113 @@ Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-async def environment(rounds: int, away_s: float) -> tuple[int, list[float]]:
-    """How many of the rounds recovered, and how long after the service's return each did."""
-    import socket
+class Service:
+    """A real HTTP service in a process of its own, which can die and come back on the same port."""
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.process: asyncio.subprocess.Process | None = None
+        self.back_at = 0.0
 
-    def ask() -> str:
+    async def begin(self) -> None:
+        """Start it, and wait until it answers."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SERVICE, str(self.port), start_new_session=True
+        )
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                break
+            except OSError:
+                await asyncio.sleep(0.005)
+        self.back_at = time.time()
+
+    async def die(self) -> None:
+        """SIGKILL."""
+        if self.process is not None:
+            kill(self.process)
+            await self.process.wait()
+
+    def ask(self) -> str:
+        """What a tool gets from it; refused connections are definite, and say that the environment is gone."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=5) as answer:
                 return str(answer.read().decode())
-        except urllib.error.URLError as error:
-            refused = isinstance(error.reason, ConnectionRefusedError)
-            raise ToolError(str(error.reason), kind="environment", definite=refused) from error
+        except (urllib.error.URLError, OSError) as error:
+            reason = getattr(error, "reason", error)
+            refused = isinstance(reason, ConnectionRefusedError)
+            raise ToolError(str(reason), kind="environment", definite=refused) from error
 
-    recovered, delays = 0, []
+
+BACKOFF_S = 0.1
+BACKOFF_S_MAX = 1.0
+
+
+async def environment(rounds: int, away_s: float) -> tuple[int, int, list[float], int]:
+    """The service dies after an agent's first call and comes back: (rounds recovered, of them within the backoff that
+    the log had planned, seconds from its return to the call that succeeded, tokens asked of the model meanwhile)."""
+    recovered = within = asked = 0
+    delays: list[float] = []
     for _ in range(rounds):
+        service = Service()
+        await service.begin()
+        model = ScriptedModel([call("ask"), call("ask"), "done"])
         agent = LogActAgent(
             "bench",
             log=open_log("memory:"),
-            model=ScriptedModel([call("ask"), "done"]),
-            tools=[Tool(ask, effect="irreversible", description="Ask the service.")],
+            model=model,
+            tools=[Tool(service.ask, effect="irreversible", description="Ask the service.")],
             policy=OPEN,
-            recovery=RetryRecovery(max_retries=50, base_delay=0.1, max_delay=1.0, total_s=60),
+            recovery=RetryRecovery(max_retries=100, base_delay=BACKOFF_S, max_delay=BACKOFF_S_MAX, total_s=120),
         )
-        running = asyncio.ensure_future(agent.run("ask"))
-        await asyncio.sleep(away_s)
-        service = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", SERVICE, str(port), start_new_session=True
-        )
-        back = time.monotonic()
+        gone = asyncio.Event()
+
+        def watch(state: State, entry: Entry, gone: asyncio.Event = gone) -> None:
+            first = isinstance(entry.payload, Result) and entry.tool == "ask" and entry.payload.error is None
+            if first and not gone.is_set():
+                service_dies()
+                gone.set()
+
+        def service_dies(service: Service = service) -> None:
+            if service.process is not None:
+                kill(service.process)
+
+        agent.observe(watch)
+        running = asyncio.ensure_future(agent.run("ask twice"))
         try:
+            await asyncio.wait_for(gone.wait(), 60)
+            await service.die()
+            await asyncio.sleep(away_s)
+            await service.begin()
             answer = await asyncio.wait_for(running, 60)
-            done = [one async for one in agent.log.read() if one.kind == "Result" and one.tool == "ask"]
-            if answer.ok and isinstance(done[-1].payload, Result) and done[-1].payload.error is None:
+            results = [one async for one in agent.log.read() if one.kind == "Result" and one.tool == "ask"]
+            last, before = results[-1], results[-2]
+            if answer.ok and isinstance(last.payload, Result) and last.payload.error is None and len(results) > 2:
                 recovered += 1
-                delays.append(time.monotonic() - back)
+                delays.append(last.time_ms / 1000 - service.back_at)
+                planned = before.payload.retry_at_ms if isinstance(before.payload, Result) else 0
+                within += last.time_ms <= max(planned, service.back_at * 1000) + 250
+            asked += model.asked - 3
         finally:
-            kill(service)
-            await service.wait()
-    return recovered, delays
+            await service.die()
+            running.cancel()
+    return recovered, within, delays, asked
+
+
+def a_few_points(bench: Benchmark) -> tuple[Found, int, int]:
+    """A part of ``benchmarks.crash.sweep``: some of the named points, and no second kills."""
+    with work_directory() as place, Stage(place, 1) as stage:
+        points = [point for point in crash_points(stage, "dry") if point.endswith(":1")][::5]
+        found = Found()
+        for number, point in enumerate(points):
+            found.add(killed_at(stage, f"point-{number}", [point]))
+        if not stage.neighbour_ends():
+            found.problems.append("the neighbour failed")
+        judge(stage, found)
+    return found, len(points), 0
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -349,12 +420,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         lengths = (500,) if bench.quick else (500, 10_000)
         others = peers(bench, work, lengths, repeats)
         rounds = 2 if bench.quick else 10
-        recovered, delays = asyncio.run(environment(rounds, 0.7 if bench.quick else 2.0))
+        recovered, within, delays, asked = asyncio.run(environment(rounds, 0.7 if bench.quick else 2.0))
+        bench.progress(f"the environment came back: {recovered} of {rounds} recovered")
+        swept, points, recovering = a_few_points(bench) if bench.quick else sweep(bench)
+        bench.progress(f"killed at {points} points, and at {recovering} of the recoveries that follow")
+    for name in ("kills", "lost", "doubled_irreversible", "missing_idempotent"):
+        counts[name] += getattr(swept, name)
+    for problem in swept.problems[:20]:
+        bench.notes.append(problem)
     bench.finish(
         {
             "resume_s": resume,
             "peers": others,
             **counts,
+            "kill_points": points,
+            "recovery_points": recovering,
+            "acknowledged": swept.acked,
+            "resumed_pct": round(100 * swept.finished / swept.runs, 1),
+            "environment_backoff_s_max": BACKOFF_S_MAX,
+            "environment_within_backoff_pct": round(100 * within / rounds, 1),
+            "environment_model_calls_meanwhile": asked,
             "environment_recovered_pct": round(100 * recovered / rounds, 1),
             "environment_resume_s": round(median(delays), 3) if delays else None,
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,10 +25,14 @@ from benchmarks.common import ROOT, Benchmark, child_environment, kill, median, 
 from logact import LogActAgent, Tool, Vote, open_log
 from logact.core.views import LogEntry
 from logact.introspection.semantic_recovery import SemanticRecovery
+from logact.models import model_from_name
 from logact.models.base import ModelRequest
 from logact.models.scripted import ScriptedModel, call, turn_of
 
 CALLS_PER_TURN = 20
+MODEL = "LOGACT_BENCH_MODEL"
+"""The variable that names the recovering model to the child process; without it a script recovers."""
+
 SLOW_S = 0.004
 TASK = "Count the words of each of the {} folders into out/NUMBER.txt"
 
@@ -169,7 +174,8 @@ async def child(how: str, place: Path, folders: int) -> dict[str, Any]:
     if name == "exact":
         await agent.run()
     else:
-        model = ScriptedModel(recovering_script(mode))
+        chosen = os.environ.get(MODEL, "")
+        model = model_from_name(chosen) if chosen else ScriptedModel(recovering_script(mode))
         recovery = SemanticRecovery(model, ["list_done"], check=lambda: wrong(place, folders))
         done = await recovery.recover_with_introspection(agent)
         outcome = {"ok": done.ok, "why": done.fell_back, "tokens": done.tokens}
@@ -236,7 +242,15 @@ def recovered(how: str, source: Path, place: Path, folders: int) -> dict[str, An
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    bench = Benchmark("semantic_recovery", __doc__ or "", argv)
+    bench = Benchmark(
+        "semantic_recovery",
+        __doc__ or "",
+        argv,
+        model={"default": "", "metavar": "NAME", "help": "the recovering model, as in LOGACT_MODEL (scripted)"},
+    )
+    if bench.options.model:
+        os.environ[MODEL] = bench.options.model
+    small = 100 if bench.quick else 200
     folders = 2000
     repeats = bench.options.repeat or (1 if bench.quick else 3)
     exact: list[dict[str, Any]] = []
@@ -250,7 +264,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             exact.append(recovered("exact", place, work / f"exact-{number}", folders))
             semantic.append(recovered("semantic:", place, work / f"semantic-{number}", folders))
             bench.progress(f"exact {exact[-1]['seconds']:.2f} s, semantic {semantic[-1]['seconds']:.2f} s")
-        small = 200
         for mode in ("log", "disk", "harm"):
             place = work / mode
             prepare(place, small, mode)
@@ -272,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bench.finish(
         {
             "folders": folders,
-            "driver": "scripted (reads only the prompt and the tools' results)",
+            "driver": bench.options.model or "scripted (reads only the prompt and the tools' results)",
             **figures,
             "speedup": round(figures["exact"]["seconds"] / figures["semantic"]["seconds"], 1),
             "misled": misled,
