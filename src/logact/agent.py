@@ -126,9 +126,9 @@ class LogActAgent:
     pass. ``tools`` are functions with ``@tool``; ``model`` is any :class:`~logact.models.base.Model` or a name such
     as ``openai:gpt-4o``. ``secrets`` are values that the log, the model and the voters never see. ``answer_type``
     asks for a structured final answer (a type that ``msgspec`` can convert to). ``recovery`` says how failed actions
-    are tried again; without it the model is told of each failure. ``witness`` is a file or the URL of another
-    log that the heads of the log are written to (signed, with a ``signing_key``): the agent refuses to act on a log
-    that lost what it says.
+    are tried again; without it the model is told of each failure. ``witness`` is a file or another log's URL that the
+    log's heads are written to, signed with the key in the file ``signing_key`` if there is one: the agent refuses
+    to act on a log that lost what the witness saw.
 
     Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
     """
@@ -154,7 +154,7 @@ class LogActAgent:
         takeover: bool = False,
         recovery: RetryRecovery | None = None,
         witness: str | PathLike[str] | None = None,
-        signing_key: str = "",
+        signing_key: str | PathLike[str] | None = None,
     ) -> None:
         chosen = log if log is not None else shared_log
         if not isinstance(chosen, SharedLog):

@@ -245,10 +245,7 @@ def _where(line: int) -> str:
 
 def _check(spec: SpecFile, text: str, shown: str) -> None:
     """What types cannot say."""
-    secrets = dict(spec.secrets)
-    if spec.log.signing_key:
-        secrets["signing_key"] = spec.log.signing_key
-    for name, source in secrets.items():
+    for name, source in spec.secrets.items():
         if not _SECRET.fullmatch(source):
             raise SpecError(
                 f"{shown}{_where(line_of(text, ['secrets', name]))}: the secret {name!r} is given literally",
@@ -301,7 +298,7 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
     """
     from logact.agent import LogActAgent
     from logact.logs.url import open_log
-    from logact.spec_parts import policy_of, secret_at, secrets_of, tools_of, voters_of
+    from logact.spec_parts import policy_of, secrets_of, tools_of, voters_of
 
     options: dict[str, Any] = {
         "system": spec.agent.system,
@@ -314,7 +311,7 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
         place = spec.log.witness
         options["witness"] = absolute_url(place, spec.directory) if "://" in place else str(spec.at(place))
     if spec.log.signing_key:
-        options["signing_key"] = secret_at(spec, "signing_key", spec.log.signing_key)
+        options["signing_key"] = spec.at(spec.log.signing_key)
     if spec.agent.model_timeout_s:
         options["model_timeout_s"] = spec.agent.model_timeout_s
     options |= {name: value for name, value in overrides.items() if value is not None}

@@ -40,9 +40,9 @@ class AgentTable(Table, frozen=True, kw_only=True):
 class LogTable(Table, frozen=True, kw_only=True):
     """``[log]``: where the shared log is, and where its heads are written down for the case that it loses some.
 
-    ``witness`` is a file or the URL of another log, ``signing_key`` where the key is that signs the heads
-    (``env:VARIABLE`` or ``file:PATH``). ``author_key`` is the file of the key that signs what is appended,
-    ``keyring`` that of the keys that readers accept.
+    ``witness`` is a file or the URL of another log, ``signing_key`` the file of the key that signs the
+    heads. ``author_key`` is the file of the key that signs what is appended, ``keyring`` that of the keys that
+    readers accept.
     """
 
     url: str = DEFAULT_URL

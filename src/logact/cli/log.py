@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -244,34 +243,10 @@ def export(log: str, output: str | None, **options: Any) -> None:
         put(f"Wrote {look.count(written, 'entry', 'entries')} to {output}.")
 
 
-@log_command.command("key")
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-def key_command(file: Path) -> None:
-    """Write a fresh key to FILE, for signing what a witness is told, and print its public side.
-
-    Name it in the specification (signing_key = "file:FILE", under [log]), keep the public side elsewhere, and give it
-    to `logact log verify --key`.
-
-    \b
-    Example:
-      logact log key heads.key
-    """
-    from logact.logs.witness import Signer, new_key
-
-    secret = new_key()
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as error:
-        raise UsageError("The key cannot be written", received=f"{file}: {error.strerror}") from error
-    with os.fdopen(descriptor, "w") as target:
-        target.write(secret + "\n")
-    put(Signer(secret).public)
-
-
 @log_command.command("verify")
 @click.argument("log")
 @click.option("--witness", metavar="FILE|URL", help="Where heads were written down: a file, or another log.")
-@click.option("--key", default="", metavar="HEX", help="The public key that the witness's heads are signed with.")
+@click.option("--key", default="", metavar="PUBLIC", help="The public key that the witness's heads are signed with.")
 @json_option
 def verify(log: str, witness: str | None, key: str, as_json: bool) -> None:
     """Check every digest and every writer's chain of LOG.

@@ -163,6 +163,18 @@ def load_key(path: str | os.PathLike[str]) -> SigningKey:
     return SigningKey(private)
 
 
+def holds(public: str, text: str, signature: str) -> bool:
+    """Whether a signature of a text, as ``SigningKey.sign`` makes it, is by this public key. SpecError."""
+    raw = _raw_public(public)
+    ident, _, value = signature.partition(":")
+    try:
+        key = _cryptography().Ed25519PublicKey.from_public_bytes(raw)
+        key.verify(base64.urlsafe_b64decode(value + "=="), _PREFIX + text.encode())
+    except (_cryptography().InvalidSignature, ValueError, binascii.Error):
+        return False
+    return ident == ident_of(raw)
+
+
 def load_keyring(path: str | os.PathLike[str]) -> FileKeyring:
     """The key ring in a file. Raises SpecError."""
     try:

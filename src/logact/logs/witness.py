@@ -1,8 +1,8 @@
 """Witnesses: where a log's head was at earlier times, kept elsewhere than the log. A file, or another log.
 
 A log alone cannot show that its last entries were cut off, or that an old copy was put in its place. A witness can,
-as far as it is out of reach of whoever did that. Heads may carry a signature (Ed25519), so that whoever can write to
-the witness, too, cannot make up a head that fits.
+as far as it is out of reach of whoever did that. Heads may carry a signature (``signing``), so that
+whoever can write to the witness, too, cannot make up a head that fits.
 
 Nothing is judged here: ``verify`` and the agents' ``WitnessKeeper`` compare.
 """
@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 
 from logact.entry import NewEntry, Notice, position_of
-from logact.errors import LogActError, LogError, MissingExtra, UsageError
+from logact.errors import LogActError, LogError, UsageError
 from logact.logs.base import SharedLog, where
+from logact.logs.signing import SigningKey, holds
 
 HEAD = "head"
 """The code of the notices that hold heads in a log that is another log's witness."""
@@ -35,12 +36,11 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     position: int
     chain: str
     time_ms: int = 0
-    key: str = ""
     signature: str = ""
 
-    def signed_bytes(self) -> bytes:
-        """What a signature covers."""
-        return f"logact-head\n{self.log}\n{self.position}\n{self.chain}\n{self.time_ms}".encode()
+    def signed_text(self) -> str:
+        """What a signature covers; no record's hash looks like it."""
+        return f"head\n{self.log}\n{self.position}\n{self.chain}\n{self.time_ms}"
 
 
 class Witness(abc.ABC):
@@ -158,61 +158,11 @@ def read_heads(path: Path) -> list[Head]:
     return found
 
 
-# --- signatures ------------------------------
-
-
-class Signer:
-    """Signs heads with an Ed25519 key: 64 hexadecimal digits, as ``logact log key`` writes them."""
-
-    def __init__(self, secret: str) -> None:
-        ed25519 = _ed25519()
-        try:
-            self._key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret.strip()))
-        except ValueError as error:
-            raise UsageError(
-                "This is no signing key",
-                received=f"{len(secret.strip())} characters",
-                expected="64 hexadecimal digits",
-                todo="make one with `logact log key FILE`",
-            ) from error
-        self.public = self._key.public_key().public_bytes_raw().hex()
-
-    def signed(self, head: Head) -> Head:
-        """The head with this key's signature."""
-        signature = self._key.sign(head.signed_bytes()).hex()
-        return msgspec.structs.replace(head, key=self.public, signature=signature)
-
-
-def new_key() -> str:
-    """A fresh signing key."""
-    return str(_ed25519().Ed25519PrivateKey.generate().private_bytes_raw().hex())
+def signed(head: Head, key: SigningKey) -> Head:
+    """The head with a signature."""
+    return msgspec.structs.replace(head, signature=key.sign(head.signed_text()))
 
 
 def forged(heads: Sequence[Head], public: str) -> list[Head]:
-    """Those heads that do not carry a good signature of this public key."""
-    ed25519 = _ed25519()
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        key = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(public.strip()))
-    except ValueError as error:
-        raise UsageError(
-            "This is no public key",
-            received=public[:80],
-            expected="64 hexadecimal digits, as `logact log key` prints",
-        ) from error
-    bad = []
-    for head in heads:
-        try:
-            key.verify(bytes.fromhex(head.signature), head.signed_bytes())
-        except (InvalidSignature, ValueError):
-            bad.append(head)
-    return bad
-
-
-def _ed25519() -> Any:
-    try:
-        from cryptography.hazmat.primitives.asymmetric import ed25519
-    except ImportError as error:
-        raise MissingExtra("Signatures need the package cryptography", todo='pip install "logact[sign]"') from error
-    return ed25519
+    """Those heads that do not carry a good signature of this public key. SpecError if it is none."""
+    return [head for head in heads if not holds(public, head.signed_text(), head.signature)]

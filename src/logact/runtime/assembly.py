@@ -63,7 +63,7 @@ class Playable(Protocol):
     checkpoint_every: int
     recovery: RetryRecovery | None
     witness: str | PathLike[str] | None
-    signing_key: str
+    signing_key: str | PathLike[str] | None
 
 
 async def play_driver(

@@ -11,7 +11,8 @@ import os
 from logact.core.state import State
 from logact.entry import Entry
 from logact.errors import LogActError, LogCorrupt
-from logact.logs.witness import Head, Signer, forged, witness_at
+from logact.logs.signing import load_key
+from logact.logs.witness import Head, forged, signed, witness_at
 from logact.runtime.host import Host
 
 WITNESS_EVERY_S = 1.0
@@ -21,7 +22,7 @@ WITNESS_EVERY_S = 1.0
 class WitnessKeeper:
     """Keeps one witness of one log, from the process's own fold: ``load``, the fold, ``check``, ``run``.
 
-    ``signing_key`` (hexadecimal) signs what is written; then heads without its signature are not believed.
+    ``signing_key`` (a key's file) signs what is written; then heads without its signature are not believed.
     """
 
     def __init__(
@@ -29,13 +30,13 @@ class WitnessKeeper:
         host: Host,
         place: str | os.PathLike[str],
         *,
-        signing_key: str = "",
+        signing_key: str | os.PathLike[str] | None = None,
         every_s: float = WITNESS_EVERY_S,
     ) -> None:
         self.host = host
         self.every_s = every_s
         self.witness = witness_at(place, of=host.log.url)
-        self.signer = Signer(signing_key) if signing_key else None
+        self.signer = load_key(signing_key) if signing_key else None
         self.differs = ""
         self.written = -1
         self._heads: dict[int, Head] = {}
@@ -91,7 +92,7 @@ class WitnessKeeper:
         self.written = state.position
         head = Head(log=state.log, position=state.position, chain=state.chain, time_ms=self.host.env.wall_ms())
         try:
-            await self.witness.write(self.signer.signed(head) if self.signer is not None else head)
+            await self.witness.write(signed(head, self.signer) if self.signer is not None else head)
         except (OSError, LogActError):
             return
 
