@@ -37,6 +37,7 @@ from logact.errors import (
     ActionRejected,
     ConditionFailed,
     InDoubt,
+    KeyConflict,
     LimitReached,
     RunFinished,
     RunStopped,
@@ -292,9 +293,15 @@ class LogActAgent:
 
     # --- the finer calls -----------------------------------------------------------------------------------------
 
-    async def propose_action(self, action: Action, *, run: int = 0, retry_of: int = 0) -> LogEntry:
-        """Phase 1: write the proposal to the log. Nothing runs. Raises ArgumentError for arguments that don't fit."""
+    async def propose_action(self, action: Action, *, run: int = 0, retry_of: int = 0, key: str = "") -> LogEntry:
+        """Phase 1: write the proposal to the log. Nothing runs. Raises ArgumentError for arguments that don't fit.
+
+        Under a ``key`` of your own it is proposed once: whoever proposes under it again, in a later life too, gets
+        the first proposal with what became of it. So a loop that was interrupted can begin again from its start.
+        """
         async with self._playing() as parts:
+            if key in parts.host.state.keys:
+                return await self._proposed(parts, parts.host.state.keys[key])
             run_id = run or await self._own_loop_run(parts)
             state = parts.host.state
             if run_id not in state.runs:
@@ -307,7 +314,12 @@ class LogActAgent:
             else:
                 intent = parts.proposer.intent_for_action(state.runs[run_id], action, retry_of=retry_of)
             small, blobs = parts.proposer.outsourced(intent)
-            done = await parts.host.append([parts.host.about(intent, small, "driver", self.agent_id)], blobs=blobs)
+            entry = parts.host.about(intent, small, "driver", self.agent_id)
+            try:
+                done = await parts.host.append([entry], blobs=blobs, key=key)
+            except KeyConflict:  # another life was faster; its proposal has another deadline, so other bytes
+                await parts.host.tail.catch_up()
+                return await self._proposed(parts, parts.host.state.keys[key])
             return self._view(parts, done.position)
 
     async def validate_action(self, entry: LogEntry) -> ValidationResult:
@@ -644,6 +656,15 @@ class LogActAgent:
             done = await parts.host.append([parts.host.entry(begin, "client")])
             parts.own_run = done.position
         return parts.own_run
+
+    async def _proposed(self, parts: _Parts, position: int) -> LogEntry:
+        """An earlier proposal, also one that the fold has let go."""
+        if position in parts.host.state.actions:
+            return self._view(parts, position)
+        for entry in await self.log.get_history(self.agent_id):
+            if entry.position == position:
+                return entry
+        raise UsageError("The key was used for something else", received=f"position {position}", todo="use another")
 
     def _view(self, parts: _Parts, key: int) -> LogEntry:
         action = parts.host.state.actions.get(key)

@@ -481,10 +481,11 @@ class Trim(Payload, frozen=True, kw_only=True):
 
 
 class Seal(Payload, frozen=True, kw_only=True):
-    """The segment ends here; the log goes on at ``next``."""
+    """The segment ends here; the log goes on at ``next``, in the segment whose engine has the id ``segment``."""
 
     next: str = ""
     reason: str = ""
+    segment: str = ""
     CRITICAL: ClassVar[bool] = True
 
 

@@ -13,6 +13,7 @@ import msgspec
 from logact.cli import describe, look
 from logact.cli import exchange as _exchange
 from logact.cli import mending as _mending
+from logact.cli import moving as _moving
 from logact.cli.common import F, json_option, put, put_json, with_log
 from logact.cli.entries import head, renderer, strips
 from logact.cli.stats import statistics, stats_json, stats_lines
@@ -365,3 +366,4 @@ def backup(log: str, file: str, as_json: bool) -> None:
 log_command.add_command(_exchange.import_command)
 log_command.add_command(_mending.trim_command)
 log_command.add_command(_mending.repair_command)
+log_command.add_command(_moving.move_command)

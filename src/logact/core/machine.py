@@ -32,6 +32,12 @@ from logact.entry import (
 IGNORED_KEPT = 100
 KEYS_KEPT = 10_000
 INCARNATIONS_KEPT = 1000
+
+MOVER = "moved-"
+"""Begins the names of writers whose one record stands in a copy where the original was sealed."""
+
+SEALED = "sealed"
+"""What stands in the digest of the whole for such a record."""
 SILENT_KEPT = 2000
 """How many lives are kept although some of them never said goodbye."""
 
@@ -102,7 +108,8 @@ def _record_problem(state: State, entry: Entry) -> str:
     record = entry.position // RECORD_ENTRIES_MAX
     if entry.position % RECORD_ENTRIES_MAX:
         return entry.forged or ("the record is a duplicate" if state.duplicate == record else "")
-    state.chain = chained(state.chain, entry.record_hash)
+    state.sealed = False  # it goes on after all
+    state.chain = chained(state.chain, SEALED if _ends_a_segment(entry) else entry.record_hash)
     if entry.forged:
         return entry.forged  # it must not touch the chain of the writer whose name it took, nor use up a key
     writer = entry.author.incarnation
@@ -132,6 +139,13 @@ def _record_problem(state: State, entry: Entry) -> str:
     life.number, life.hash = entry.number, entry.record_hash
     life.last, life.last_ms = entry.position, entry.time_ms
     return ""
+
+
+def _ends_a_segment(entry: Entry) -> bool:
+    """Whether a record only says that the log goes on elsewhere: in a copy another stands in its place."""
+    if entry.kind == "Seal":
+        return getattr(entry.payload, "segment", "") != ""
+    return entry.author.incarnation.startswith(MOVER)
 
 
 def _forget_the_gone(state: State) -> None:

@@ -190,6 +190,9 @@ class Engine(abc.ABC):
     log_id: str = ""
     """The log's own random id, fixed when the log is created; known after ``open``."""
 
+    segmented: bool = True
+    """Whether this may be one segment of a log that moved. False where somebody else follows the chain."""
+
     roles: frozenset[str] | None = None
     """The roles in which this connection may append; None: nobody asks. Known after ``open``."""
 
@@ -365,7 +368,13 @@ class Writer:
                 await self.env.sleep(pause_s * (0.5 + self.env.random()))
                 pause_s = min(pause_s * 2, 1.0)
                 continue
-            except (ConditionFailed, KeyConflict, LogSealed):
+            except LogSealed:
+                self._unsettled = None  # it is certainly not there, whatever became of earlier tries
+                if not await self.log.move_on():
+                    raise
+                self._unsettled = (draft, record_hash)
+                continue  # the same bytes, where the log goes on
+            except (ConditionFailed, KeyConflict):
                 self._unsettled = None  # final for these bytes: what stood against them does not go away
                 raise
             except LogError as error:
@@ -445,8 +454,33 @@ class SharedLog:
             async with self._opening:
                 if not self._opened:
                     await self.engine.open()
+                    try:
+                        self.engine = await self._whole()
+                    except (Exception, asyncio.CancelledError):  # not where a dead process is taken apart
+                        await self.engine.close()
+                        raise
                     self._opened = True
         return self
+
+    async def _whole(self) -> Engine:
+        """The engine, or the chain of segments that it is one of."""
+        if not self.engine.segmented:
+            return self.engine
+        from logact.logs import chaining
+
+        return await chaining.whole(self.engine)
+
+    async def move_on(self) -> bool:
+        """Go on where the log's ``Seal`` entry says. False if it is not sealed, or ends there for good.
+
+        Raises LogUnavailable where the next segment cannot be reached.
+        """
+        if self._opening is None:
+            return False
+        async with self._opening:
+            before = self.engine
+            self.engine = await self._whole()
+            return self.engine is not before
 
     async def close(self) -> None:
         """Close the log; it can be opened again."""
@@ -542,18 +576,17 @@ class SharedLog:
         """Like ``read``, then goes on for ever as entries come, woken by push."""
         await self.open()
         cursor = record_of(after)
+        asked = Filter((*matching.clauses, Clause(kinds=("Seal",)))) if matching is not None else None
         while True:
-            page = await self.engine.read(cursor, READ_RECORDS_MAX, matching)
+            page = await self.engine.read(cursor, READ_RECORDS_MAX, asked)
+            sealed = bool(page.records) and b'"Seal"' in page.records[-1].body  # perhaps: then one more look
             for stored in page.records:
                 for entry in self._entries(stored, matching):
                     if entry.position > after:
                         yield entry
-            if page.upto > cursor:
-                cursor = page.upto
-                more = not page.end
-            else:
-                more = False
-            if not more:
+            more = page.upto > cursor and not page.end
+            cursor = max(cursor, page.upto)
+            if not (more or (sealed and await self.move_on())):
                 await self.engine.wait(cursor, FOLLOW_WAIT_S)
 
     async def get(self, position: int) -> Entry:

@@ -8,9 +8,6 @@ moved, not copied: the parent's runs that go on in the fork are paused there, un
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import msgspec
 
 from logact import codec
@@ -18,7 +15,6 @@ from logact.core import machine, settling
 from logact.core.state import State
 from logact.entry import (
     Abort,
-    BlobRef,
     Cancel,
     Control,
     Entry,
@@ -33,6 +29,7 @@ from logact.entry import (
 )
 from logact.errors import LogCorrupt, LogTrimmed, UsageError
 from logact.logs.base import READ_RECORDS_MAX, Draft, SharedLog
+from logact.logs.copying import blobs_of
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,28 +147,6 @@ class _Copy:
         new = [digest for digest in found if digest not in self.blobs]
         self.blobs.update(new)
         return new
-
-
-def blobs_of(payload: Payload) -> Iterator[str]:
-    """The digests of all blobs that a payload names."""
-    context: Any = getattr(payload, "context", ())
-    yield from (one for one in context if isinstance(one, str))
-    yield from _references(payload)
-
-
-def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, BlobRef):
-        yield value.digest
-    elif isinstance(value, msgspec.Struct):
-        for field in value.__struct_fields__:
-            yield from _references(getattr(value, field))
-    elif isinstance(value, tuple):
-        for one in value:
-            yield from _references(one)
-    elif isinstance(value, dict):
-        for one in value.values():
-            if isinstance(one, msgspec.Struct):
-                yield from _references(one)
 
 
 async def _close(target: SharedLog, state: State, parent: str, position: int, name: str) -> list[int]:

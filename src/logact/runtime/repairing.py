@@ -23,11 +23,11 @@ from logact.core.state import State
 from logact.entry import Cancel, Entry, Fence, Finding, NewEntry, Notice, Payload, position_of, record_of
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
+from logact.logs.copying import blobs_of
 from logact.logs.salvage import Salvaged, salvage
 from logact.logs.sqlite_schema import RECORD_BITS
 from logact.logs.url import open_log
 from logact.logs.witness import Head, heads_at
-from logact.runtime.forking import blobs_of
 
 
 class Repair(msgspec.Struct, frozen=True, kw_only=True):

@@ -130,6 +130,8 @@ class Tail:
                     self._apply(self.log.decode(stored.body, stored.record), stored.record)
                     if problem and not self.state.broken:
                         self.state.broken = f"position {position_of(stored.record)}: {problem}"
+            if self.state.sealed and await self.log.move_on():
+                continue  # the log goes on elsewhere
             if page.end or not page.records:
                 break  # a short page alone is no end: an engine also limits its bytes
         self._wake()

@@ -122,7 +122,7 @@ class Programs:
                         item = call.arguments["item"]
                         if any(self.sim.checker.item(one) == item for one in self.sim.checker.state.actions.values()):
                             continue
-                        entry = await agent.propose_action(Action(tool=call.tool, arguments=call.arguments))
+                        entry = await agent.propose_action(Action(tool=call.tool, arguments=call.arguments), key=item)
                         judged = await agent.validate_action(entry)
                         if not judged.approved:
                             self.sim.town.told_refused(item)
