@@ -59,6 +59,8 @@ _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, htt
 class RemoteEngine(Engine):
     """One served log, through one client. Belongs to one event loop at a time; may be closed and opened again."""
 
+    segmented = False  # the server follows a log that moves
+
     def __init__(self, url: NetworkUrl) -> None:
         self.url = url
         self.timeout_s = url.number("timeout_s", TIMEOUT_S, 0.1, 600)
