@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from logact.agent import AgentState as AgentState
-    from logact.agent import Answer as Answer
-    from logact.agent import ExecutionResult as ExecutionResult
     from logact.agent import LogActAgent as LogActAgent
-    from logact.agent import ValidationResult as ValidationResult
+    from logact.agent_results import AgentState as AgentState
+    from logact.agent_results import Answer as Answer
+    from logact.agent_results import ExecutionResult as ExecutionResult
+    from logact.agent_results import ValidationResult as ValidationResult
     from logact.core.retrying import Backoff as Backoff
     from logact.core.views import Action as Action
     from logact.core.views import LogEntry as LogEntry
@@ -46,11 +46,11 @@ _FROM = {
     "Action": "core.views",
     "ActionInterceptor": "voters",
     "ActionRule": "voters",
-    "AgentState": "agent",
+    "AgentState": "agent_results",
     "AgenticIntrospection": "introspection.agentic",
-    "Answer": "agent",
+    "Answer": "agent_results",
     "Backoff": "core.retrying",
-    "ExecutionResult": "agent",
+    "ExecutionResult": "agent_results",
     "Limits": "entry",
     "LogActAgent": "agent",
     "LogActError": "errors",
@@ -67,7 +67,7 @@ _FROM = {
     "Tool": "tools",
     "ToolContext": "tools",
     "ToolError": "tools",
-    "ValidationResult": "agent",
+    "ValidationResult": "agent_results",
     "Vote": "entry",
     "Voter": "voters",
     "Workspace": "tools",

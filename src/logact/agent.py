@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from logact.agent_parts import Parts, only, running
+from logact.agent_results import AgentState, Answer, ExecutionResult, ValidationResult
 from logact.core.settling import ANSWER
 from logact.core.state import RunState, State
 from logact.core.views import Action, LogEntry, view
 from logact.entry import (
     Entry,
-    Failure,
     Heartbeat,
     Input,
     Limits,
@@ -47,76 +48,18 @@ from logact.errors import (
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime import values
-from logact.runtime.assembly import keeper_of
-from logact.runtime.checkpointer import Checkpointer
-from logact.runtime.decider import Decider
-from logact.runtime.driver import MODEL_TIMEOUT_S, Driver
+from logact.runtime.driver import MODEL_TIMEOUT_S
 from logact.runtime.entering import enter, policy_from, spec_for
-from logact.runtime.executor import Executor
 from logact.runtime.host import Host
-from logact.runtime.inline import Inline
 from logact.runtime.leaving import Leave
-from logact.runtime.proposer import Proposer
-from logact.runtime.recoverer import Recoverer
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
 from logact.runtime.tail import Tail
-from logact.runtime.verifying import BackgroundCheck
-from logact.runtime.voter_host import VoterHost
 from logact.tools import Toolbox
 from logact.voters.base import Voter, as_voters
 
 if TYPE_CHECKING:
     from logact.undoing import UndoReport
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run came to: its text (and value, where a form was asked for), and whether it ended well.
-
-    ``run`` is the run's id, ``position`` where the ``Output`` stands. ``ok`` is False if a limit ended it.
-    """
-
-    run: int
-    text: str = ""
-    value: Any = None
-    ok: bool = True
-    reason: str = ""
-    position: int = 0
-
-
-class ValidationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What the votes came to: whether the action may run, who said what, and why it may not."""
-
-    approved: bool
-    votes: tuple[Vote, ...] = ()
-    reason: str = ""
-    hint: str = ""
-    entry: LogEntry | None = None
-
-
-class ExecutionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What running an action came to: its value, or why it failed or did not run."""
-
-    success: bool
-    result: Any = None
-    error: str = ""
-    failure: Failure | None = None
-    entry: LogEntry | None = None
-
-
-class AgentState(msgspec.Struct, frozen=True, kw_only=True):
-    """The agent as its log has it: runs, open actions, and the digest of everything that it did in its last run."""
-
-    agent: str
-    position: int
-    epoch: int
-    runs: dict[int, RunState]
-    open_actions: dict[int, str]
-    digest: str
-
-    def snapshot(self) -> str:
-        """The digest: equal for equal histories."""
-        return self.digest
 
 
 class LogActAgent:
@@ -196,7 +139,7 @@ class LogActAgent:
         self.signing_key = signing_key
         self.leave: Leave | None = None
         self._observers: list[Callable[[State, Entry], None]] = []
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
 
     def observe(self, observer: Callable[[State, Entry], None]) -> None:
@@ -287,7 +230,7 @@ class LogActAgent:
                 while (entry := await queue.get()) is not None:
                     yield entry
         except BaseExceptionGroup as errors:
-            raise _only(errors) from None
+            raise only(errors) from None
         finally:
             self.unobserve(put)
 
@@ -336,7 +279,7 @@ class LogActAgent:
             for vote in (host.state.actions[key].votes if key in host.state.actions else {}).values():
                 votes[vote.voter] = vote
             try:
-                async with _running(parts.voter_host.run(), parts.decider.run(), host.tail.follow()):
+                async with running(parts.voter_host.run(), parts.decider.run(), host.tail.follow()):
                     await host.tail.until(lambda state: _decided(state, key))
             finally:
                 host.tail.unobserve(collect)
@@ -522,7 +465,7 @@ class LogActAgent:
             await stack.aclose()
 
     @asynccontextmanager
-    async def _playing(self) -> AsyncIterator[_Parts]:
+    async def _playing(self) -> AsyncIterator[Parts]:
         """This process plays the agent meanwhile; nested uses share one life."""
         if self._parts is not None:
             yield self._parts
@@ -535,10 +478,10 @@ class LogActAgent:
             self._parts = None
             await self._leave(parts)
 
-    async def _take_up(self) -> _Parts:
+    async def _take_up(self) -> Parts:
         await self.log.open()
         host = Host(self.log, self.agent_id, tail=Tail(self.log))
-        parts = _Parts(self, host)
+        parts = Parts(self, host)
         for observer in self._observers:
             host.tail.observe(observer)
         try:
@@ -556,7 +499,7 @@ class LogActAgent:
             raise
         return parts
 
-    async def _leave(self, parts: _Parts) -> None:
+    async def _leave(self, parts: Parts) -> None:
         """Say goodbye, so that the next life needs no proof that this one is gone. Best effort."""
         goodbye = parts.host.entry(Heartbeat(agent=self.agent_id, leaving=True), "executor", self.agent_id)
         parts.host.leaves(parts.executor.at_work)
@@ -571,15 +514,15 @@ class LogActAgent:
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
-    async def _drive(self, parts: _Parts, run_id: int, *, wait: bool = True) -> Answer:
+    async def _drive(self, parts: Parts, run_id: int, *, wait: bool = True) -> Answer:
         if self.model is None:
             raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")
         try:
-            async with _running(*parts.loops()):
+            async with running(*parts.loops()):
                 run = await parts.driver(self.model, wait=wait).drive(run_id)
                 await parts.voter_host.tried()
         except BaseExceptionGroup as errors:
-            raise _only(errors) from None
+            raise only(errors) from None
         if run.status == "stopped":
             raise RunStopped(
                 "The run was stopped", received=f"run {run_id}", todo="start another with new=True (--new)"
@@ -600,7 +543,7 @@ class LogActAgent:
 
     async def _find_or_start(
         self,
-        parts: _Parts,
+        parts: Parts,
         task: str | None,
         *,
         new: bool,
@@ -631,7 +574,7 @@ class LogActAgent:
             title=task,
             limits=self.limits,
             dry_run=dry_run,
-            answer_schema=_schema(self.answer_type) if self.answer_type is not None else None,
+            answer_schema=msgspec.json.schema(self.answer_type) if self.answer_type is not None else None,
         )
         parts_of_input, blobs = _images(images)
         given = Input(run=own(0), text=task, parts=parts_of_input)
@@ -644,12 +587,12 @@ class LogActAgent:
             )
         return done.position
 
-    async def _input(self, parts: _Parts, run: int, text: str, images: Sequence[tuple[bytes, str]]) -> None:
+    async def _input(self, parts: Parts, run: int, text: str, images: Sequence[tuple[bytes, str]]) -> None:
         parts_of_input, blobs = _images(images)
         given = Input(run=run, text=text, parts=parts_of_input)
         await parts.host.append([parts.host.entry(given, "client", run=run)], blobs=blobs)
 
-    async def _own_loop_run(self, parts: _Parts) -> int:
+    async def _own_loop_run(self, parts: Parts) -> int:
         """The run that actions of a caller's own loop belong to: one for each life of the agent."""
         if not parts.own_run:
             begin = Run(agent=self.agent_id, title="(own loop)")
@@ -657,7 +600,7 @@ class LogActAgent:
             parts.own_run = done.position
         return parts.own_run
 
-    async def _proposed(self, parts: _Parts, position: int) -> LogEntry:
+    async def _proposed(self, parts: Parts, position: int) -> LogEntry:
         """An earlier proposal, also one that the fold has let go."""
         if position in parts.host.state.actions:
             return self._view(parts, position)
@@ -666,7 +609,7 @@ class LogActAgent:
                 return entry
         raise UsageError("The key was used for something else", received=f"position {position}", todo="use another")
 
-    def _view(self, parts: _Parts, key: int) -> LogEntry:
+    def _view(self, parts: Parts, key: int) -> LogEntry:
         action = parts.host.state.actions.get(key)
         if action is None:
             raise ActionRejected(
@@ -680,96 +623,6 @@ class LogActAgent:
         return result.value
 
 
-class _Parts:
-    """The parts of one life, wired once."""
-
-    def __init__(self, agent: LogActAgent, host: Host) -> None:
-        mine = [agent.agent_id]
-        self.agent = agent
-        self.host = host
-        self.voter_host = VoterHost(host, agent.voters, agents=mine)
-        self.decider = Decider(host, agents=mine)
-        retry = agent.recovery.rules if agent.recovery is not None else None
-        self.executor = Executor(host, agent.tools, agents=mine, secrets=agent.secrets, retry=retry)
-        self.recoverer = Recoverer(host, agent.tools, agents=mine, executor=self.executor)
-        self.proposer = Proposer(host, agent.tools, agent.secrets, decide_within_ms=agent.decide_within_ms)
-        self.inline = Inline(host, self.voter_host, self.executor)
-        self.checkpointer = Checkpointer(host, every=agent.checkpoint_every, voters=self.voter_host)
-        self.witness = keeper_of(host, agent)
-        self.executor.leave = agent.leave
-        self._drivers: list[Driver] = []
-        self.own_run = 0
-        self.farewell: Exception | None = None
-
-    def driver(self, model: Model, *, wait: bool = True) -> Driver:
-        """A driver for one run."""
-        agent = self.agent
-        kind = agent.answer_type
-        driver = Driver(
-            self.host,
-            model,
-            self.proposer,
-            system=agent.system,
-            inline=self.inline,
-            executor=self.executor,
-            answer_schema=_schema(kind) if kind is not None else None,
-            check_answer=(lambda value: msgspec.convert(value, kind)) if kind is not None else None,
-            context_tokens_max=agent.context_tokens_max,
-            model_timeout_s=agent.model_timeout_s,
-            doubts=self.recoverer.doubts,
-            waits=(lambda run: "") if wait else self.voter_host.waits,
-        )
-        driver.leave = agent.leave
-        self._drivers[:] = [driver]
-        return driver
-
-    @property
-    def asking(self) -> bool:
-        """Whether an answer of the model is on the way."""
-        return any(driver.asking for driver in self._drivers)
-
-    def running(self) -> AbstractAsyncContextManager[None]:
-        """The parts beside the driver run meanwhile."""
-        return _running(*self.loops())
-
-    def loops(self) -> list[Any]:
-        """What runs beside the driver."""
-        return [
-            self.host.tail.follow(),
-            self.voter_host.run(),
-            self.decider.run(),
-            self.executor.run(),
-            self.recoverer.run(),
-            self.checkpointer.run(),
-            *([self.witness.run()] if self.witness is not None else []),
-            *([check.run()] if (check := BackgroundCheck(self.host)).needed else []),
-        ]
-
-
-@asynccontextmanager
-async def _running(*loops: Any) -> AsyncIterator[None]:
-    """These loops run meanwhile; what one of them raises ends the body."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(loop) for loop in loops]
-            try:
-                yield
-            finally:
-                for task in tasks:
-                    task.cancel()
-    except BaseExceptionGroup as errors:
-        raise _only(errors) from None
-
-
-def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first real error of a group: users get it without the wrapping."""
-    first: BaseException = errors
-    while isinstance(first, BaseExceptionGroup):
-        real = [one for one in first.exceptions if not isinstance(one, asyncio.CancelledError)]
-        first = (real or list(first.exceptions))[0]
-    return first
-
-
 def _decided(state: State, key: int) -> bool:
     action = state.actions.get(key)
     return action is None or action.status != "proposed"
@@ -777,10 +630,6 @@ def _decided(state: State, key: int) -> bool:
 
 def _last_run(state: State, agent: str) -> int:
     return max((run.id for run in state.runs.values() if run.agent == agent), default=0)
-
-
-def _schema(kind: Any) -> dict[str, Any]:
-    return msgspec.json.schema(kind)
 
 
 def _images(images: Sequence[tuple[bytes, str]]) -> tuple[tuple[Part, ...], list[tuple[str, bytes]]]:

@@ -7,7 +7,8 @@ from typing import Any
 import click
 import msgspec
 
-from logact.agent import Answer, LogActAgent
+from logact.agent import LogActAgent
+from logact.agent_results import Answer
 from logact.cli import look
 from logact.cli.common import error_json, go, json_option, put, put_json
 from logact.cli.progress import Progress

@@ -26,7 +26,8 @@ from logact.runtime.retry import RetryRecovery
 from logact.tools import Tool, Toolbox
 
 if TYPE_CHECKING:
-    from logact.agent import LogActAgent, _Parts
+    from logact.agent import LogActAgent
+    from logact.agent_parts import Parts
 
 HISTORY_CHARS_MAX = 24_000
 """How much of the history the model is shown, in characters (about four of them are a token)."""
@@ -165,7 +166,7 @@ class SemanticRecovery:
         return Toolbox([agent.tools[name] for name in names])
 
     async def _analyse(
-        self, parts: _Parts, agent: LogActAgent, run: int, looking: Toolbox
+        self, parts: Parts, agent: LogActAgent, run: int, looking: Toolbox
     ) -> tuple[Analysis | None, str]:
         """The model's analysis, or why there is none."""
         driver = Driver(

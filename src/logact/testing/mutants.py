@@ -14,7 +14,8 @@ from unittest import mock
 import msgspec
 
 from logact import codec
-from logact.agent import LogActAgent, ValidationResult
+from logact.agent import LogActAgent
+from logact.agent_results import ValidationResult
 from logact.core import executing, machine, recovering, voting
 from logact.core.state import Action, State
 from logact.entry import KINDS, MAY_APPEND, Entry, Recovery, Vote
