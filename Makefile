@@ -54,6 +54,8 @@ bench: $(STAMP)  ## all benchmarks in full
 	$(BIN)/python -m benchmarks.agentdojo --json
 	$(BIN)/python -m benchmarks.recovery --json
 	$(BIN)/python -m benchmarks.semantic_recovery --json
+	$(BIN)/python -m benchmarks.engines --json
+	$(BIN)/python -m benchmarks.failover --json
 
 docs: $(STAMP)  ## write the generated pages anew
 	$(BIN)/python docs/generate.py

@@ -16,6 +16,7 @@ from benchmarks.common import kill
 from benchmarks.crash_child import AGENT, PARTS, TASK
 from benchmarks.crash_stage import LIFE_S_MAX, Found, Stage, settle
 from logact.entry import Input, NewEntry, Run, own
+from logact.errors import LogError
 from logact.logs.base import SharedLog
 from logact.logs.url import open_log
 from logact.runtime.tail import Tail
@@ -90,7 +91,12 @@ async def play(company: Company, strike: Callable[[Company, int], float]) -> Fou
                 if part not in company.parts:
                     company.begin(part)
             while loop.time() < end:
-                state = await tail.catch_up()
+                company.restart_the_dead()
+                try:
+                    state = await tail.catch_up()
+                except LogError:  # the log's server may be what is killed
+                    await asyncio.sleep(LOOK_S)
+                    continue
                 if any(run.status == "finished" for run in state.runs.values()):
                     found.finished += 1
                     break
@@ -98,7 +104,6 @@ async def play(company: Company, strike: Callable[[Company, int], float]) -> Fou
                     found.asked += await settle(stage, company.scenario)
                 if loop.time() >= next_strike:
                     next_strike = loop.time() + strike(company, state.position)
-                company.restart_the_dead()
                 await asyncio.sleep(LOOK_S)
             else:
                 found.problems.append(f"{company.scenario}: not finished after {LIFE_S_MAX:g} s")

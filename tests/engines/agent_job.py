@@ -26,31 +26,12 @@ from pathlib import Path
 
 from benchmarks.crash_parts import Company, killed_at_random_parts, play
 from benchmarks.crash_stage import Found, Stage, judge
+from benchmarks.engines.stage import EngineStage, UrlOf
 
 from logact.core import executing
 from logact.logs import queries
 from logact.logs.url import open_log
 from tests.engines.proxy import Proxy
-
-UrlOf = Callable[[str], str]
-"""A log's URL, by the log's name: small letters, digits and ``-``."""
-
-
-class EngineStage(Stage):
-    """A stage whose logs are on the engine under test; ``near`` are the URLs for those who only look on."""
-
-    def __init__(
-        self, directory: Path, url_of: UrlOf, near: UrlOf | None = None, *, rounds: int = 1, jitter_ms: float = 10.0
-    ) -> None:
-        self._url_of = url_of
-        self._near = near or url_of
-        super().__init__(directory, rounds, jitter_ms=jitter_ms)
-
-    def url(self, scenario: str) -> str:
-        return self._url_of(scenario)
-
-    def near_url(self, scenario: str) -> str:
-        return self._near(scenario)
 
 
 def prove(stage: Stage, found: Found) -> None:
@@ -136,3 +117,6 @@ async def check_effects(stage: Stage, scenario: str) -> None:
         assert action is not None, f"item {effect['item']} was done without an intent"
         assert action.decided_at, f"item {effect['item']} was done without a commit"
         assert len(action.attempts) >= effect["attempt"], f"item {effect['item']} was done without a start"
+
+
+__all__ = ["EngineStage", "UrlOf", "bad_network", "check_effects", "killed_parts", "prove"]
