@@ -23,15 +23,15 @@ from confluent_kafka.admin import AdminClient
 
 from logact import env as environment
 from logact.errors import AppendUnknown, LogActError, LogReadOnly, LogUnavailable, ReadFailed, TooLarge
-from logact.logs.kafka_settings import PASSING, Complaints, Wanted, prepare
+from logact.logs.kafka_settings import FINAL, Complaints, Wanted, prepare
 from logact.logs.partitions import Messages, Place
 
 POLL_S = 0.1
 """How long a thread waits in the client before it looks whether it should end. It is woken by what it waits for."""
 
 BATCH_MAX = 512
-READ_S_MAX = 15.0
-STEP_S_MAX = 5.0
+READ_S_MAX = 30.0
+STEP_S_MAX = 2.0
 
 T = TypeVar("T")
 
@@ -112,7 +112,10 @@ class KafkaPartitions:
             ) from error
 
     def _prepare(self) -> tuple[str, ...]:
-        return prepare(AdminClient(self._with_ear(self._client)), self._wanted, self._heard)
+        return prepare(self._admin, self._wanted, self._heard)
+
+    def _admin(self) -> AdminClient:
+        return AdminClient(self._with_ear(self._client))
 
     def _start_producer(self) -> None:
         settings = {**self._client, **_PRODUCER, "message.timeout.ms": int(self._timeout_s * 1000)}
@@ -291,9 +294,15 @@ class KafkaPartitions:
         return await environment.current().in_thread(self._bounds, self._wanted.topic(place))
 
     def _bounds(self, topic: str) -> tuple[int, int]:
+        asked = 0
+
         def ask() -> tuple[int, int]:
+            nonlocal asked
+            asked += 1
             with self._reading:
                 reader = self._reader_for(*self._reader_at)
+                if asked > 1:
+                    reader.list_topics(topic, timeout=STEP_S_MAX)  # or it asks the leader of before for ever
                 found: tuple[int, int] = reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=STEP_S_MAX)
                 return found
 
@@ -306,10 +315,11 @@ class KafkaPartitions:
         await environment.current().in_thread(self._delete_before, self._wanted.topic(place), offset)
 
     def _delete_before(self, topic: str, offset: int) -> None:
-        admin = AdminClient(self._with_ear(self._client))
-
         def delete() -> None:
-            for future in admin.delete_records([TopicPartition(topic, 0, offset)]).values():
+            client = self._admin()  # a new one for each try: one client keeps asking the leader of before
+            for future in client.delete_records(
+                [TopicPartition(topic, 0, offset)], request_timeout=STEP_S_MAX * 2
+            ).values():
                 future.result(READ_S_MAX)
 
         try:
@@ -325,7 +335,7 @@ class KafkaPartitions:
             try:
                 return call()
             except KafkaException as error:
-                if error.args[0].code() not in PASSING or env.monotonic() > end or self._ended.wait(0.05):
+                if error.args[0].code() in FINAL or env.monotonic() > end or self._ended.wait(0.05):
                     raise
 
 

@@ -6,7 +6,7 @@ snapshots, ``PREFIX.NAME_.blobs``. This file makes and judges topics; it sends a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -27,30 +27,24 @@ TOPIC_NAME_MAX = 249
 MESSAGE_BYTES_MIN = 1_000_000
 WAIT_S_MAX = 30.0
 STEP_S_MAX = 2.0
+CREATE_S_MAX = 6.0
 
 TOO_SMALL_S = 5.0
 """How long a cluster with too few brokers may take to become whole before it counts as too small."""
 
-PASSING = {
-    KafkaError.NOT_CONTROLLER,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.REPLICA_NOT_AVAILABLE,
-    KafkaError.BROKER_NOT_AVAILABLE,
-    KafkaError.INVALID_REPLICATION_FACTOR,  # a broker of a small cluster is away
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.NETWORK_EXCEPTION,
-    KafkaError._TRANSPORT,
-    KafkaError._TIMED_OUT,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._WAIT_CACHE,
+FINAL = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.INVALID_CONFIG,
+    KafkaError.INVALID_REQUEST,
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError._INVALID_ARG,
 }
-"""What a cluster answers while a broker goes away or comes back: to be asked again."""
+"""Answers that asking again does not change. Anything else may come from a broker that goes away or comes back."""
 
 FIXED = {
     "cleanup.policy": "delete",
@@ -112,18 +106,47 @@ def check_names(wanted: Wanted) -> None:
         )
 
 
-def prepare(admin: AdminClient, wanted: Wanted, heard: Complaints) -> tuple[str, ...]:
+class _Admin:
+    """A client for questions about topics, and until when they are asked again.
+
+    A client goes on asking the controller that it knew, even if that is dead, so each new try takes a new client.
+    """
+
+    def __init__(self, connect: Callable[[], AdminClient], heard: Complaints) -> None:
+        self._connect = connect
+        self.client = connect()
+        self.heard = heard
+        self._env = environment.current()
+        self._began = self._env.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the first question."""
+        return self._env.monotonic() - self._began
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time to give up."""
+        return self.seconds > WAIT_S_MAX or self.heard.refused
+
+    def again(self) -> None:
+        """Before another try."""
+        self.client.poll(0.05)
+        self.client = self._connect()
+
+
+def prepare(connect: Callable[[], AdminClient], wanted: Wanted, heard: Complaints) -> tuple[str, ...]:
     """Make what is missing, check what is there; what people should know of it. Raises LogUnavailable, UsageError."""
-    check_names(wanted)
+    admin = _Admin(connect, heard)
     topics = [wanted.topic(place) for place in PLACES]
-    found = _describe(admin, topics, heard)
+    found = _describe(admin, topics)
     missing = [topic for topic in topics if topic not in found]
     if missing:
-        _create(admin, missing, wanted, heard)
-        found = _until_there(admin, topics, heard)
+        _create(admin, missing, wanted)
+        found = _until_there(admin, topics)
     problems: list[str] = []
     flushed = True
-    configs = _configs(admin, topics, heard)
+    configs = _configs(admin, topics)
     for topic in topics:
         partitions, copies = found[topic]
         problems += _problems(topic, partitions, copies, configs[topic], wanted)
@@ -131,25 +154,25 @@ def prepare(admin: AdminClient, wanted: Wanted, heard: Complaints) -> tuple[str,
     return (*problems, _kept(found[topics[0]][1], flushed))
 
 
-def _describe(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[str, tuple[int, int]]:
+def _describe(admin: _Admin, topics: list[str]) -> dict[str, tuple[int, int]]:
     """Of the topics that are there: how many partitions, and how many copies each has at least."""
-    env = environment.current()
-    end = env.monotonic() + WAIT_S_MAX
     found: dict[str, tuple[int, int]] = {}
     waiting = topics
     while waiting:
         again = []
-        for topic, future in admin.describe_topics(TopicCollection(waiting), request_timeout=STEP_S_MAX).items():
+        for topic, future in admin.client.describe_topics(
+            TopicCollection(waiting), request_timeout=STEP_S_MAX
+        ).items():
             try:
                 partitions = future.result(STEP_S_MAX * 2).partitions
             except (KafkaException, TimeoutError) as error:
                 code = error.args[0].code() if isinstance(error, KafkaException) else KafkaError._TIMED_OUT
                 if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
                     continue
-                if env.monotonic() > end or heard.refused:
+                if admin.over:
                     raise LogUnavailable(
                         "Kafka cannot be reached",
-                        received=f"{error} ({heard})",
+                        received=f"{error} ({admin.heard})",
                         todo="check hosts, TLS and credentials of the log URL",
                     ) from error
                 again.append(topic)
@@ -157,82 +180,81 @@ def _describe(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[
                 if partitions and all(part.leader is not None for part in partitions):
                     found[topic] = (len(partitions), min(len(part.replicas) for part in partitions))
         waiting = again
+        if waiting:
+            admin.again()
     return found
 
 
-def _create(admin: AdminClient, topics: list[str], wanted: Wanted, heard: Complaints) -> None:
+def _create(admin: _Admin, topics: list[str], wanted: Wanted) -> None:
     """Make topics. A broker that dies meanwhile costs another round; what the cluster refuses is raised."""
     config = {**FIXED, "min.insync.replicas": str(wanted.in_sync)}
-    env = environment.current()
-    end = env.monotonic() + WAIT_S_MAX
     while topics:
         new = [NewTopic(topic, num_partitions=1, replication_factor=wanted.copies, config=config) for topic in topics]
         topics = []
-        for topic, future in admin.create_topics(new, operation_timeout=WAIT_S_MAX).items():
+        for topic, future in admin.client.create_topics(
+            new, operation_timeout=CREATE_S_MAX, request_timeout=CREATE_S_MAX
+        ).items():
             try:
-                future.result(WAIT_S_MAX * 2)
+                future.result(CREATE_S_MAX * 2)
             except (KafkaException, TimeoutError) as error:
                 found = error.args[0] if isinstance(error, KafkaException) else None
                 code = found.code() if found is not None else KafkaError._TIMED_OUT
                 if code == KafkaError.TOPIC_ALREADY_EXISTS:
                     continue  # somebody else opens the same log; or it has no leader just now
-                if code == KafkaError.INVALID_REPLICATION_FACTOR and env.monotonic() > end - WAIT_S_MAX + TOO_SMALL_S:
+                if code == KafkaError.INVALID_REPLICATION_FACTOR and admin.seconds > TOO_SMALL_S:
                     raise UsageError(
                         "The Kafka cluster is too small for this log",
                         received=str(error),
                         expected=f"{wanted.copies} brokers",
                         todo="add brokers, or accept fewer copies with ?copies=N&unsafe=1",
                     ) from error
-                if code not in PASSING or env.monotonic() > end:
+                if code in FINAL or admin.over:
                     raise LogUnavailable(
                         f"The topic {topic} cannot be made",
-                        received=f"{error} ({heard})",
+                        received=f"{error} ({admin.heard})",
                         todo="make it by hand, or grant CREATE",
                     ) from error
                 topics.append(topic)
         if topics:
-            admin.poll(0.1)
+            admin.again()
 
 
-def _until_there(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[str, tuple[int, int]]:
+def _until_there(admin: _Admin, topics: list[str]) -> dict[str, tuple[int, int]]:
     """Wait until every topic has a leader: those just made need a moment."""
-    env = environment.current()
-    end = env.monotonic() + WAIT_S_MAX
     while True:
-        found = _describe(admin, topics, heard)
+        found = _describe(admin, topics)
         if len(found) == len(topics):
             return found
-        if env.monotonic() > end:
+        if admin.over:
             raise LogUnavailable(
                 "Topics of the log have no leader",
                 received=", ".join(topic for topic in topics if topic not in found),
                 todo="look at the Kafka cluster",
             )
-        admin.poll(0.05)
+        admin.again()
 
 
-def _configs(admin: AdminClient, topics: list[str], heard: Complaints) -> dict[str, dict[str, str]]:
+def _configs(admin: _Admin, topics: list[str]) -> dict[str, dict[str, str]]:
     """The topics' settings as in force; empty for a topic whose settings this user may not read."""
-    env = environment.current()
-    end = env.monotonic() + WAIT_S_MAX
     found: dict[str, dict[str, str]] = {}
     while True:
         asked = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics if topic not in found]
-        for resource, future in admin.describe_configs(asked).items():
+        for resource, future in admin.client.describe_configs(asked, request_timeout=CREATE_S_MAX).items():
             try:
-                entries: Mapping[str, Any] = future.result(WAIT_S_MAX)
+                entries: Mapping[str, Any] = future.result(CREATE_S_MAX * 2)
                 found[resource.name] = {name: str(entry.value) for name, entry in entries.items()}
             except (KafkaException, TimeoutError) as error:
                 code = error.args[0].code() if isinstance(error, KafkaException) else KafkaError._TIMED_OUT
                 if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
                     found[resource.name] = {}
-                elif env.monotonic() > end:
+                elif admin.over:
                     raise LogUnavailable(
-                        f"The settings of the topic {resource.name} cannot be read", received=f"{error} ({heard})"
+                        f"The settings of the topic {resource.name} cannot be read",
+                        received=f"{error} ({admin.heard})",
                     ) from error
         if len(found) == len(topics):
             return found
-        admin.poll(0.05)  # a topic that was just made is not known to every broker yet
+        admin.again()  # a topic that was just made is not known to every broker yet
 
 
 def _problems(topic: str, partitions: int, copies: int, config: dict[str, str], wanted: Wanted) -> list[str]:
