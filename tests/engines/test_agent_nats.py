@@ -11,9 +11,10 @@ import pytest
 from benchmarks.crash_child import PARTS
 from benchmarks.crash_parts import Company, play
 from benchmarks.crash_stage import killed_at
+from benchmarks.engines.stage import EngineStage
 from benchmarks.servers.nats import CONFIGURATION, NatsCluster
 
-from tests.engines.agent_job import EngineStage, bad_network, prove
+from tests.engines.agent_job import bad_network, prove
 from tests.engines.proxy import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
