@@ -8,6 +8,7 @@ what an outcome means for a log, is the callers' affair.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from logact.errors import LogUnavailable, MissingExtra, ReadFailed
 from logact.logs.network_url import NetworkUrl
 
 CONNECT_S_MAX = 10.0
+CLOSE_S_MAX = 1.0
 REQUEST_S_MAX = 3.0
 """How long one request may take. A cluster that elects a leader answers none for 4 to 9 seconds."""
 
@@ -75,6 +77,7 @@ class Link:
         self.reconnects = 0
         self._silences = 0
         self._last_error = ""
+        self._connecting = False
 
     # --- life ------------------------------
 
@@ -87,6 +90,7 @@ class Link:
                 "The NATS engine needs its client", received=self.url.shown, todo="pip install 'logact[nats]'"
             ) from error
         self.client = Client()
+        self._connecting = True
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 await self.client.connect(**self._options())
@@ -100,6 +104,8 @@ class Link:
                 received=self.url.scrub(f"{self.url.shown}: {said or type(error).__name__}"),
                 todo="check the addresses and credentials, and that the servers run",
             ) from None
+        finally:
+            self._connecting = False
 
     def _options(self) -> dict[str, Any]:
         url = self.url
@@ -133,6 +139,9 @@ class Link:
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = str(error) or type(error).__name__
+        refused = isinstance(error, ssl.SSLError) or "authorization" in self._last_error.lower()
+        if self._connecting and refused:
+            raise error  # the client would try for ever; no time cures this
 
     async def _on_reconnect(self) -> None:
         self.reconnects += 1
@@ -142,7 +151,8 @@ class Link:
         client, self.client = self.client, None
         if client is not None:
             try:
-                await client.close()
+                async with asyncio.timeout(CLOSE_S_MAX):  # it may wait for ever for a connection that TLS refused
+                    await client.close()
             except Exception:  # noqa: S110  # it is gone either way
                 pass
 
