@@ -20,7 +20,7 @@ def log() -> Log:
 def test_a_scope_that_is_none_is_refused(log: Log, scope: str) -> None:
     """Controls and cancels of something that is no scope take no effect, and say what scopes are."""
     log.control("pause", scope)
-    assert "is no scope; expected log, agent:NAME, run:POSITION or action:POSITION" in log.why
+    assert "is no scope; expected log, agent:NAME, run:POSITION, action:POSITION or supervisor:AGENT" in log.why
     if scope:
         log.say(Cancel(scope=scope))
         assert "is no scope" in log.why

@@ -45,7 +45,7 @@ def start_problem(state: State, action: Action, incarnation: str, epoch: int) ->
     if held is not None:
         if epoch != held.epoch:
             return f"epoch {epoch} is over; it is {held.epoch}"
-        if held.holder and held.holder != incarnation:
+        if held.holder not in ("", incarnation) and not _has_left(state, held.holder):
             return f"another incarnation ({held.holder}) holds agent {action.intent.agent!r}"
     elif epoch:
         return f"epoch {epoch} was never opened"
@@ -65,6 +65,12 @@ def start_problem(state: State, action: Action, incarnation: str, epoch: int) ->
         if why:
             return why
     return state.blocked(action)
+
+
+def _has_left(state: State, incarnation: str) -> bool:
+    """Whether a holder said goodbye: then the role is open, and parts may go on where a whole agent stopped."""
+    life = state.incarnations.get(incarnation)
+    return life is not None and life.left
 
 
 def on_result(state: State, entry: Entry, result: Result) -> str:

@@ -17,7 +17,7 @@ import msgspec
 from logact import env as environment
 from logact.core.state import State
 from logact.entry import Entry, Heartbeat, Policy
-from logact.errors import LogCorrupt, LogError, LogReadOnly, LogSealed, LogTooNew, UsageError
+from logact.errors import AgentBusy, LogCorrupt, LogError, LogReadOnly, LogSealed, LogTooNew, UsageError
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.checkpointer import Checkpointer
@@ -40,7 +40,7 @@ from logact.voters.base import Voter
 PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0
 """How long a part waits after an error of the log before its next life."""
 
-_FINAL = (LogCorrupt, LogTooNew, LogSealed, LogReadOnly)  # no other life would fare better
+_FINAL = (LogCorrupt, LogTooNew, LogSealed, LogReadOnly, AgentBusy)  # no other life would fare better
 
 Observer = Callable[[State, Entry], None]
 Work = Callable[[], Awaitable[object]]

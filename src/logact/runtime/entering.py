@@ -17,6 +17,7 @@ from logact.entry import Fence, NewEntry, Policy, Spec
 from logact.errors import AgentBusy, ConditionFailed, LogSealed, SpecError
 from logact.logs.base import Clause, Filter
 from logact.runtime.host import Host
+from logact.runtime.supervised import supervisor_pid
 from logact.voters.base import Voter
 
 HOLDER_SILENT_MS = 90_000
@@ -90,9 +91,16 @@ async def enter(
         if state.sealed:
             raise LogSealed("The log is sealed; it goes on elsewhere", todo="open the log that its Seal entry names")
         held = state.agents.get(host.agent)
-        if fence and held is not None and held.holder and not takeover:
-            _refuse_if_alive(host, state, held.holder)
+        holder = held.holder if held is not None else ""
+        if holder and not takeover:
+            _refuse_if_alive(host, state, holder)
+        if fence and not takeover:
+            _refuse_if_supervised(host, state)
         entries: list[NewEntry] = [host.birth()]
+        if not fence and held is not None and holder and not state.incarnations[holder].left:
+            # parts hold nothing; a whole agent that died still does, so it is fenced off, and the role is open
+            opened = Fence(agent=host.agent, epoch=held.epoch + 1, reason="its holder is gone; parts play the agent")
+            entries.append(host.entry(opened, "recoverer", host.agent))
         if fence:
             epoch = (held.epoch if held is not None else 0) + 1
             claim = Fence(agent=host.agent, epoch=epoch, holder=host.incarnation, reason="took up the agent")
@@ -151,4 +159,17 @@ def _refuse_if_alive(host: Host, state: State, holder: str) -> None:
         f"The agent {host.agent!r} is being played on this log already",
         received=f"by {where} (incarnation {holder})",
         todo="stop that process, use another agent name, or pass takeover=True (--takeover) to fence it off",
+    )
+
+
+def _refuse_if_supervised(host: Host, state: State) -> None:
+    """A whole agent would fence the parts off that a supervisor keeps alive, and they would wait for ever."""
+    supervisor = state.claims.get(f"supervise:{host.agent}", "")
+    life = state.incarnations.get(supervisor)
+    if life is None or life.birth is None or life.birth.pid == supervisor_pid() or host.gone(supervisor) is not False:
+        return
+    raise AgentBusy(
+        f"The agent {host.agent!r} is being played by parts under a supervisor",
+        received=f"process {life.birth.pid} on {life.birth.host.split('/')[0]}",
+        todo="give it work with `logact run SPEC --submit TASK`, or end it with `logact supervise SPEC --stop`",
     )

@@ -32,16 +32,22 @@ def pipe_of_supervisor() -> int | None:
     return int(pipe) if pipe.isdigit() and supervisor.isdigit() else None
 
 
+def supervisor_pid() -> int:
+    """The process that supervises this one (0: nobody does)."""
+    supervisor = os.environ.get(VARIABLE, "").partition(":")[2]
+    return int(supervisor) if supervisor.isdigit() else 0
+
+
 def end_with_supervisor() -> None:
     """Have the kernel send SIGTERM when the supervisor dies; leave at once if it has died already."""
-    supervisor = os.environ.get(VARIABLE, "").partition(":")[2]
-    if not supervisor.isdigit() or not sys.platform.startswith("linux"):
+    supervisor = supervisor_pid()
+    if not supervisor or not sys.platform.startswith("linux"):
         return
     try:
         ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     except (OSError, AttributeError):
         return  # a C library without it: the pipe is still there
-    if os.getppid() != int(supervisor):
+    if os.getppid() != supervisor:
         raise SystemExit(0)  # it died before the kernel was asked; nothing was begun
 
 
