@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from logact.agent_results import Answer as Answer
     from logact.agent_results import ExecutionResult as ExecutionResult
     from logact.agent_results import ValidationResult as ValidationResult
+    from logact.core.breaking import Breaker as Breaker
     from logact.core.retrying import Backoff as Backoff
     from logact.core.views import Action as Action
     from logact.core.views import LogEntry as LogEntry
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from logact.logs.url import open_log as open_log
     from logact.models import ScriptedModel as ScriptedModel
     from logact.runtime.retry import RetryRecovery as RetryRecovery
+    from logact.runtime.watcher import Watch as Watch
     from logact.tools import Tool as Tool
     from logact.tools import ToolContext as ToolContext
     from logact.tools import ToolError as ToolError
@@ -50,6 +52,7 @@ _FROM = {
     "AgenticIntrospection": "introspection.agentic",
     "Answer": "agent_results",
     "Backoff": "core.retrying",
+    "Breaker": "core.breaking",
     "ExecutionResult": "agent_results",
     "Limits": "entry",
     "LogActAgent": "agent",
@@ -70,6 +73,7 @@ _FROM = {
     "ValidationResult": "agent_results",
     "Vote": "entry",
     "Voter": "voters",
+    "Watch": "runtime.watcher",
     "Workspace": "tools",
     "open_log": "logs.url",
     "tool": "tools",

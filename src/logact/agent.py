@@ -16,6 +16,8 @@ import msgspec
 
 from logact.agent_parts import Parts, only, running
 from logact.agent_results import AgentState, Answer, ExecutionResult, ValidationResult
+from logact.core.breaking import Breaker
+from logact.core.leasing import LEASE_S
 from logact.core.settling import ANSWER
 from logact.core.state import RunState, State
 from logact.core.views import Action, LogEntry, view
@@ -55,6 +57,7 @@ from logact.runtime.leaving import Leave
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
 from logact.runtime.tail import Tail
+from logact.runtime.watcher import Watch
 from logact.tools import Toolbox
 from logact.voters.base import Voter, as_voters
 
@@ -70,9 +73,13 @@ class LogActAgent:
     pass. ``tools`` are functions with ``@tool``; ``model`` is any :class:`~logact.models.base.Model` or a name such
     as ``openai:gpt-4o``. ``secrets`` are values that the log, the model and the voters never see. ``answer_type``
     asks for a structured final answer (a type that ``msgspec`` can convert to). ``recovery`` says how failed actions
-    are tried again; without it the model is told of each failure. ``witness`` is a file or another log's URL that the
-    log's heads are written to, signed with the key in the file ``signing_key`` if there is one: the agent refuses
-    to act on a log that lost what the witness saw.
+    are tried again; without it the model is told of each failure. ``breaker`` leaves a tool alone whose environment
+    is gone, and the run waits for it. ``watch`` says what is done about loops, stalls, rising errors and limits that
+    come near. Who works gives a sign of life in the log within ``lease_s`` (0: none); ``end_hung`` lets a recovery
+    kill the process of an executor on this host whose lease ran out. Checkpoints come after ``checkpoint_every``
+    entries, ``checkpoint_bytes`` or ``checkpoint_s`` seconds (0: not by this measure). ``witness`` is a file or
+    another log's URL that the log's heads are written to, signed with the key in the file ``signing_key`` if there is
+    one: the agent refuses to act on a log that lost what the witness saw.
 
     Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
     """
@@ -95,8 +102,14 @@ class LogActAgent:
         model_timeout_s: float = MODEL_TIMEOUT_S,
         decide_within_s: float = 0,
         checkpoint_every: int = 2000,
+        checkpoint_bytes: int = 0,
+        checkpoint_s: float = 0,
         takeover: bool = False,
         recovery: RetryRecovery | None = None,
+        breaker: Breaker | None = None,
+        watch: Watch | None = None,
+        lease_s: float = LEASE_S,
+        end_hung: bool = True,
         witness: str | PathLike[str] | None = None,
         signing_key: str | PathLike[str] | None = None,
     ) -> None:
@@ -134,7 +147,13 @@ class LogActAgent:
         self.decide_within_ms = int(decide_within_s * 1000)
         self.checkpoint_every = checkpoint_every
         self.takeover = takeover
+        self.checkpoint_bytes = checkpoint_bytes
+        self.checkpoint_s = checkpoint_s
         self.recovery = recovery
+        self.breaker = breaker
+        self.watch = watch or Watch()
+        self.lease_s = lease_s
+        self.end_hung = end_hung
         self.witness = witness
         self.signing_key = signing_key
         self.leave: Leave | None = None
@@ -480,7 +499,7 @@ class LogActAgent:
 
     async def _take_up(self) -> Parts:
         await self.log.open()
-        host = Host(self.log, self.agent_id, tail=Tail(self.log))
+        host = Host(self.log, self.agent_id, tail=Tail(self.log), lease_s=self.lease_s)
         parts = Parts(self, host)
         for observer in self._observers:
             host.tail.observe(observer)

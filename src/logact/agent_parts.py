@@ -20,10 +20,12 @@ from logact.runtime.driver import Driver
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.inline import Inline
+from logact.runtime.leases import Pulse
 from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.verifying import BackgroundCheck
 from logact.runtime.voter_host import VoterHost
+from logact.runtime.watcher import Watcher
 
 if TYPE_CHECKING:
     from logact.agent import LogActAgent
@@ -39,11 +41,21 @@ class Parts:
         self.voter_host = VoterHost(host, agent.voters, agents=mine)
         self.decider = Decider(host, agents=mine)
         retry = agent.recovery.rules if agent.recovery is not None else None
-        self.executor = Executor(host, agent.tools, agents=mine, secrets=agent.secrets, retry=retry)
-        self.recoverer = Recoverer(host, agent.tools, agents=mine, executor=self.executor)
+        self.executor = Executor(
+            host, agent.tools, agents=mine, secrets=agent.secrets, retry=retry, breaker=agent.breaker
+        )
+        self.recoverer = Recoverer(host, agent.tools, agents=mine, executor=self.executor, end_hung=agent.end_hung)
+        self.watcher = Watcher(host, agent.watch, hearing=self.recoverer.hearing)
+        self.pulse = Pulse(host, self.executor.at_work)
         self.proposer = Proposer(host, agent.tools, agent.secrets, decide_within_ms=agent.decide_within_ms)
         self.inline = Inline(host, self.voter_host, self.executor)
-        self.checkpointer = Checkpointer(host, every=agent.checkpoint_every, voters=self.voter_host)
+        self.checkpointer = Checkpointer(
+            host,
+            every=agent.checkpoint_every,
+            bytes_max=agent.checkpoint_bytes,
+            seconds_max=agent.checkpoint_s,
+            voters=self.voter_host,
+        )
         self.witness = keeper_of(host, agent)
         self.executor.leave = agent.leave
         self._drivers: list[Driver] = []
@@ -67,6 +79,7 @@ class Parts:
             model_timeout_s=agent.model_timeout_s,
             doubts=self.recoverer.doubts,
             waits=(lambda run: "") if wait else self.voter_host.waits,
+            watcher=self.watcher,
         )
         driver.leave = agent.leave
         self._drivers[:] = [driver]
@@ -90,6 +103,8 @@ class Parts:
             self.executor.run(),
             self.recoverer.run(),
             self.checkpointer.run(),
+            self.watcher.run(),
+            self.pulse.run(),
             *([self.witness.run()] if self.witness is not None else []),
             *([check.run()] if (check := BackgroundCheck(self.host)).needed else []),
         ]

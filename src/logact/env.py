@@ -27,6 +27,8 @@ import msgspec
 P = ParamSpec("P")
 T = TypeVar("T")
 
+DESCENDANTS_MAX = 10_000
+
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no letter looks like a digit
 
 
@@ -143,6 +145,47 @@ class Env:
         if started is None:
             return _pid_exists(identity.pid)
         return started == identity.started != 0
+
+    def end(self, identity: ProcessIdentity) -> bool:
+        """Kill another process of this host, and what descends from it. False if it is not certainly that process.
+
+        A handle is taken before the start tick is compared, so that a process id that was used again is never hit.
+        """
+        if identity.pid == self.process().pid or not identity.started or self.alive(identity) is not True:
+            return False
+        try:
+            handle = os.pidfd_open(identity.pid)
+        except (OSError, AttributeError):
+            return False
+        try:
+            if start_tick(identity.pid) != identity.started:
+                return False
+            beneath = _descendants(identity.pid)
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            for pid, started in beneath:
+                if start_tick(pid) == started:
+                    os.kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            return self.alive(identity) is False
+        finally:
+            os.close(handle)
+        return True
+
+
+def _descendants(pid: int) -> list[tuple[int, int]]:
+    """The processes beneath a process, with their start ticks."""
+    found: list[tuple[int, int]] = []
+    queue = [pid]
+    while queue and len(found) < DESCENDANTS_MAX:
+        above = queue.pop()
+        for tasks in Path(f"/proc/{above}/task").glob("*/children"):
+            try:
+                below = [int(one) for one in tasks.read_text().split()]
+            except (OSError, ValueError):
+                continue  # it has just ended
+            found += [(one, start_tick(one) or 0) for one in below]
+            queue += below
+    return found
 
 
 def _first_line(path: str) -> str:

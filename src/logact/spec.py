@@ -24,14 +24,17 @@ from logact.errors import SpecError
 from logact.spec_tables import (
     TOOL_TABLES,
     AgentTable,
+    BreakerTable,
     CheckpointsTable,
     LogTable,
     ObjectTools,
     PolicyTable,
+    RecoveryTable,
     SuperviseTable,
     Table,
     ToolsTable,
     VoterTable,
+    WatchTable,
 )
 from logact.spec_toml import line_of, pairs
 from logact.voters.registry import BUILT_IN, known
@@ -59,6 +62,9 @@ class SpecFile(Table, frozen=True, kw_only=True):
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
     checkpoints: CheckpointsTable = CheckpointsTable()
     supervise: SuperviseTable = SuperviseTable()
+    recovery: RecoveryTable | None = None
+    breaker: BreakerTable | None = None
+    watch: WatchTable | None = None
     path: str = ""
 
     @property
@@ -267,15 +273,9 @@ def _check(spec: SpecFile, text: str, shown: str) -> None:
             raise SpecError(f"{at}: rules are given in the table or in a file, exactly one of the two")
         if voter.use != "rules" and (voter.rules or voter.file):
             raise SpecError(f'{at}: only use = "rules" takes rules or file', received=f"use = {voter.use!r}")
-    from logact.spec_supervise import check
+    from logact.spec_supervision import check_tables
 
-    check(spec.supervise, lambda key: f"{shown}{_where(line_of(text, ['supervise', key]))}")
-    if spec.checkpoints.every < 1:
-        raise SpecError(
-            f"{shown}{_where(line_of(text, ['checkpoints', 'every']))}: checkpoints.every is not usable",
-            received=str(spec.checkpoints.every),
-            expected="a number of entries, from 1",
-        )
+    check_tables(spec, lambda *steps: f"{shown}{_where(line_of(text, steps))}")
 
 
 def absolute_url(url: str, directory: Path) -> str:
@@ -299,13 +299,14 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
     from logact.agent import LogActAgent
     from logact.logs.url import open_log
     from logact.spec_parts import policy_of, secrets_of, tools_of, voters_of
+    from logact.spec_supervision import supervision
 
     options: dict[str, Any] = {
         "system": spec.agent.system,
         "limits": Limits(**msgspec.structs.asdict(spec.agent.limits)),
         "context_tokens_max": spec.agent.context_tokens_max,
         "decide_within_s": spec.agent.decide_within_s,
-        "checkpoint_every": spec.checkpoints.every,
+        **supervision(spec),
     }
     if spec.log.witness:
         place = spec.log.witness

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from logact.core.leasing import LEASE_S
 from logact.entry import Effect
 
 DEFAULT_URL = "sqlite:///agent.db"
@@ -35,6 +36,8 @@ class AgentTable(Table, frozen=True, kw_only=True):
     context_tokens_max: int = 0
     model_timeout_s: float = 0
     decide_within_s: float = 0
+    lease_s: float = LEASE_S
+    end_hung: bool = True
 
 
 class LogTable(Table, frozen=True, kw_only=True):
@@ -61,9 +64,53 @@ class PolicyTable(Table, frozen=True, kw_only=True):
 
 
 class CheckpointsTable(Table, frozen=True, kw_only=True):
-    """``[checkpoints]``: after how many entries one is written."""
+    """``[checkpoints]``: after how many entries, bytes or seconds one is written; 0 is not by this measure."""
 
     every: int = CHECKPOINT_EVERY
+    bytes: int = 0
+    seconds: float = 0
+
+
+class BackoffTable(Table, frozen=True, kw_only=True):
+    """How failed actions are tried again. Times are in seconds; ``max_retries = 0`` switches a class off."""
+
+    max_retries: int = 3
+    base_delay: float = 0.5
+    max_delay: float = 60.0
+    total_s: float = 600.0
+    jitter: float = 0.25
+
+
+class RecoveryTable(BackoffTable, frozen=True, kw_only=True):
+    """``[recovery]``: failed actions again; ``by_class`` says otherwise for a class of failures."""
+
+    by_class: dict[str, BackoffTable] = {}
+
+
+class BreakerTable(Table, frozen=True, kw_only=True):
+    """``[breaker]``: a tool whose environment is gone is left alone. Times are in seconds."""
+
+    failures: int = 3
+    delay_s: float = 1.0
+    delay_s_max: float = 60.0
+    wait_s: float = 3600.0
+
+
+WatchAct = Literal["off", "warn", "pause", "ask", "stop"]
+
+
+class WatchTable(Table, frozen=True, kw_only=True):
+    """``[watch]``: what is done about loops, stalls, rising errors and limits that come near, and when they are."""
+
+    loop: WatchAct = "warn"
+    stall: WatchAct = "warn"
+    errors: WatchAct = "warn"
+    budget: WatchAct = "warn"
+    repeats: int = 5
+    idle: int = 12
+    failures: int = 6
+    window: int = 10
+    share: float = 0.8
 
 
 class SuperviseTable(Table, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import msgspec
 
 from logact.core.state import Action, Circuit, State, circuit_key
 from logact.entry import Effect, Entry, Failure, Result
+from logact.errors import UsageError
 
 ENVIRONMENT = "environment"
 """The class of failures that opens a circuit."""
@@ -36,6 +37,15 @@ class Breaker(msgspec.Struct, frozen=True, kw_only=True):
     delay_s: float = 1.0
     delay_s_max: float = 60.0
     wait_s: float = 3600.0
+
+    def __post_init__(self) -> None:
+        if self.failures < 1 or not 0 < self.delay_s <= self.delay_s_max or self.wait_s < 0:
+            raise UsageError(
+                "A breaker cannot be used",
+                received=f"failures={self.failures}, delay_s={self.delay_s:g}, "
+                f"delay_s_max={self.delay_s_max:g}, wait_s={self.wait_s:g}",
+                expected="failures from 1, delay_s above 0 and up to delay_s_max, wait_s from 0",
+            )
 
 
 class Opening(NamedTuple):

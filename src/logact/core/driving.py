@@ -11,6 +11,8 @@ from logact.core.state import Action, RunState, State
 EXPIRED_MAX = 8
 """How many actions may expire one after the other before the run is ended, instead of asking the model for ever."""
 
+SHUT = "the environment of its tool is gone"
+
 STUBBORN_MAX = 6
 """A run whose model has proposed one rejected action so often is concluded."""
 
@@ -40,11 +42,14 @@ def next_step(
     answer_calls: frozenset[int] = frozenset(),
     rested: frozenset[int] = frozenset(),
     riding: frozenset[int] = frozenset(),
+    shut: frozenset[int] = frozenset(),
 ) -> Step:
     """The next step of a run. ``answer_calls`` are the calls of the present turn that are answers: they come last.
 
     The calls of a turn run one after the other, in every form: a call may count on what the one before it did.
     ``riding`` are actions that ran, and whose results go with the next record.
+
+    ``shut`` are calls whose tool's environment is gone: they wait, and so does the turn, without asking the model.
 
     ``rested`` are failed actions whose delay is over by another measure than the wall clock, which may jump.
     """
@@ -67,11 +72,15 @@ def next_step(
         if not call.action:
             if index in answer_calls and any(other not in answer_calls or other < index for other in waiting):
                 continue  # an answer goes out after the turn's other calls have ended, one answer after the other
+            if index in shut:
+                return Step("wait", call=index, reason=SHUT)
             return Step("propose", call=index)
         action = state.actions.get(call.action)
         if action is not None and not action.is_open and retriable(action):
             if action.retry_at_ms > now_ms and action.id not in rested:
                 return Step("wait", reason="a failed call rests", until_ms=action.retry_at_ms)
+            if index in shut:
+                return Step("wait", call=index, reason=SHUT)
             if action.retry_at_ms or action.retries - action.scheduled < RETRIES_MAX:
                 return Step("propose", call=index, retry_of=action.id)
             return Step("give_up", call=index, retry_of=action.id, reason=f"tried {action.retries + 1} times")
@@ -84,6 +93,13 @@ def resting(state: State, run: RunState) -> list[Action]:
     """Failed actions of the present turn that wait for their next try."""
     latest = (state.actions.get(run.calls[index].action) for index in run.waiting_calls)
     return [one for one in latest if one is not None and one.status == "failed" and one.retry_at_ms]
+
+
+def seconds_left(run: RunState, now_ms: int) -> float | None:
+    """How long the run may still take by its limit of seconds; None without one."""
+    if not run.limits.seconds:
+        return None
+    return max(0.0, run.limits.seconds - (now_ms - run.started_ms) / 1000)
 
 
 def limit_reached(run: RunState, now_ms: int) -> str:
@@ -105,4 +121,4 @@ def limit_reached(run: RunState, now_ms: int) -> str:
     return ""
 
 
-__all__ = ["ANSWER", "Step", "limit_reached", "next_step", "resting"]
+__all__ = ["ANSWER", "SHUT", "Step", "limit_reached", "next_step", "resting", "seconds_left"]

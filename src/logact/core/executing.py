@@ -9,8 +9,11 @@ from logact.core.state import Action, State
 from logact.entry import Intent, Started
 
 
-def may_start(state: State, action: Action, incarnation: str, now_ms: int) -> str:
-    """Why this incarnation may not start the action now ("" if it may)."""
+def may_start(state: State, action: Action, incarnation: str, now_ms: int, *, anybody: bool = False) -> str:
+    """Why this incarnation (or with ``anybody`` the one that holds the agent) may not start it now ("" if it may)."""
+    if anybody:
+        held = state.agents.get(action.intent.agent)
+        incarnation = held.holder if held is not None else incarnation
     if state.halted:
         return f"the log holds something this version does not understand: {state.halted}"
     if state.broken:

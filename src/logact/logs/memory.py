@@ -27,14 +27,14 @@ class MemoryEngine(Engine):
         self._keys: dict[str, tuple[int, str]] = {}
         self._blobs: dict[str, bytes] = {}
         self._news: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # whose the event is
 
     async def open(self) -> None:
         if not self.log_id:
             self.log_id = environment.current().identifier()
-        self._news = None
 
     async def close(self) -> None:
-        self._news = None
+        """Others may have it open, and wait: nothing to do."""
 
     async def append(self, draft: Draft) -> tuple[int, bool]:
         return self.append_now(draft)
@@ -121,11 +121,13 @@ class MemoryEngine(Engine):
     async def wait(self, after: int, timeout_s: float) -> bool:
         if self.tail_now() > after:
             return True
-        if self._news is None:
-            self._news = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        if self._news is None or self._loop is not loop:
+            self._news, self._loop = asyncio.Event(), loop
+        news = self._news
         try:
             async with asyncio.timeout(timeout_s):
-                await self._news.wait()
+                await news.wait()
         except TimeoutError:
             return self.tail_now() > after
         return True

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import msgspec
 
 from logact import env as environment
+from logact.core.breaking import Breaker
 from logact.core.state import State
 from logact.entry import Entry, Heartbeat, Policy
-from logact.errors import AgentBusy, LogCorrupt, LogError, LogReadOnly, LogSealed, LogTooNew, UsageError
+from logact.errors import AgentBusy, Fenced, LogCorrupt, LogError, LogReadOnly, LogSealed, LogTooNew, UsageError
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.checkpointer import Checkpointer
@@ -26,6 +27,7 @@ from logact.runtime.driver import Driver
 from logact.runtime.entering import enter, spec_for
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
+from logact.runtime.leases import Pulse
 from logact.runtime.leaving import Leave, ending_well
 from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
@@ -33,6 +35,7 @@ from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
 from logact.runtime.verifying import BackgroundCheck
 from logact.runtime.voter_host import VoterHost
+from logact.runtime.watcher import Watch, Watcher
 from logact.runtime.witnessing import WitnessKeeper
 from logact.tools import Toolbox
 from logact.voters.base import Voter
@@ -61,9 +64,15 @@ class Playable(Protocol):
     model_timeout_s: float
     decide_within_ms: int
     checkpoint_every: int
+    checkpoint_bytes: int
+    checkpoint_s: float
     recovery: RetryRecovery | None
     witness: str | PathLike[str] | None
     signing_key: str | PathLike[str] | None
+    watch: Watch
+    breaker: Breaker | None
+    lease_s: float
+    end_hung: bool
 
 
 async def play_driver(
@@ -105,6 +114,7 @@ async def play_driver(
     await _play(
         log,
         agent,
+        "driver",
         build,
         observers,
         births=False,
@@ -130,7 +140,14 @@ async def play_voter(
             received=", ".join(wanted) or "(none)",
             expected=", ".join(voter.name for voter in agent.voters) or "(it has none)",
         )
-    await _play(log, agent, lambda host: VoterHost(host, mine, agents=[agent.agent_id]).run, observers, leave=leave)
+    await _play(
+        log,
+        agent,
+        "voter:" + ",".join(wanted),
+        lambda host: VoterHost(host, mine, agents=[agent.agent_id]).run,
+        observers,
+        leave=leave,
+    )
 
 
 async def play_decider(
@@ -145,6 +162,7 @@ async def play_decider(
     await _play(
         log,
         agent,
+        "decider",
         lambda host: Decider(host, agents=[agent.agent_id], name=name).run,
         observers,
         leave=leave,
@@ -165,7 +183,15 @@ async def play_executor(
     def build(host: Host) -> Work:
         retry = agent.recovery.rules if agent.recovery is not None else None
         executors.append(
-            Executor(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name, retry=retry)
+            Executor(
+                host,
+                agent.tools,
+                agents=[agent.agent_id],
+                secrets=agent.secrets,
+                name=name,
+                retry=retry,
+                breaker=agent.breaker,
+            )
         )
         executor = executors[-1]
         executor.leave = leave
@@ -177,7 +203,7 @@ async def play_executor(
     def busy() -> bool:
         return bool(executors) and (bool(executors[-1].running) or at_work())
 
-    await _play(log, agent, build, observers, at_work=at_work, leave=leave, busy=busy)
+    await _play(log, agent, "executor", build, observers, at_work=at_work, leave=leave, busy=busy)
 
 
 async def play_recoverer(
@@ -188,12 +214,27 @@ async def play_recoverer(
     observers: Sequence[Observer] = (),
     leave: Leave | None = None,
 ) -> None:
-    """Settle what executors that are gone left behind."""
+    """Settle what executors that are gone left behind, and watch the runs and the other parts."""
 
     def build(host: Host) -> Work:
-        return Recoverer(host, agent.tools, agents=[agent.agent_id], secrets=agent.secrets, name=name).run
+        recoverer = Recoverer(
+            host,
+            agent.tools,
+            agents=[agent.agent_id],
+            secrets=agent.secrets,
+            name=name,
+            end_hung=agent.end_hung,
+        )
+        watcher = Watcher(host, agent.watch, hearing=recoverer.hearing)
 
-    await _play(log, agent, build, observers, leave=leave)
+        async def both() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(recoverer.run())
+                group.create_task(watcher.run())
+
+        return both
+
+    await _play(log, agent, "recoverer", build, observers, leave=leave)
 
 
 async def play_checkpointer(
@@ -211,7 +252,14 @@ async def play_checkpointer(
 
     def build(host: Host) -> Work:
         memories = VoterHost(host, agent.voters, agents=[agent.agent_id])  # observes, and is never asked to vote
-        checkpointer = Checkpointer(host, every=agent.checkpoint_every, voters=memories, name=name)
+        checkpointer = Checkpointer(
+            host,
+            every=agent.checkpoint_every,
+            bytes_max=agent.checkpoint_bytes,
+            seconds_max=agent.checkpoint_s,
+            voters=memories,
+            name=name,
+        )
 
         async def both() -> None:
             async with asyncio.TaskGroup() as group:
@@ -220,7 +268,7 @@ async def play_checkpointer(
 
         return both
 
-    await _play(log, agent, build, observers, leave=leave)
+    await _play(log, agent, "checkpointer", build, observers, leave=leave)
 
 
 def _unfinished(state: State, agent: str) -> int:
@@ -232,6 +280,7 @@ def _unfinished(state: State, agent: str) -> int:
 async def _play(
     log: SharedLog,
     agent: Playable,
+    part: str,
     build: Callable[[Host], Work],
     observers: Sequence[Observer],
     *,
@@ -244,7 +293,7 @@ async def _play(
     hosts: list[Host] = []
     if leave is not None:
         leave.position = lambda: hosts[0].state.position if hosts else 0
-    lives = _lives(log, agent, build, observers, hosts, births=births, at_work=at_work)
+    lives = _lives(log, agent, part, build, observers=observers, hosts=hosts, births=births, at_work=at_work)
     if leave is None:
         await lives
         return
@@ -256,10 +305,11 @@ async def _play(
 async def _lives(
     log: SharedLog,
     agent: Playable,
+    part: str,
     build: Callable[[Host], Work],
+    *,
     observers: Sequence[Observer],
     hosts: list[Host],
-    *,
     births: bool,
     at_work: Callable[[], bool],
 ) -> None:
@@ -267,7 +317,7 @@ async def _lives(
     env = environment.current()
     pause_s = PAUSE_S_MIN
     while True:
-        host = Host(log, agent.agent_id)
+        host = Host(log, agent.agent_id, part=part, lease_s=agent.lease_s)
         keeper = keeper_of(host, agent)
         hosts[:] = [host]
         work = build(host)  # before the fold begins, so that every part sees every entry
@@ -275,10 +325,10 @@ async def _lives(
             host.tail.observe(observer)
         began = env.monotonic()
         try:
-            await _live(host, work, births, keeper)
+            await _live(host, work, births, at_work, keeper)
         except* _FINAL as errors:
             raise _first(errors) from None
-        except* LogError:
+        except* (LogError, Fenced):
             pass
         await _say_goodbye(host, at_work)
         if keeper is not None:
@@ -287,7 +337,9 @@ async def _lives(
         await env.sleep(pause_s * (0.5 + env.random()))
 
 
-async def _live(host: Host, work: Work, births: bool, keeper: WitnessKeeper | None) -> None:
+async def _live(
+    host: Host, work: Work, births: bool, at_work: Callable[[], bool], keeper: WitnessKeeper | None
+) -> None:
     async with asyncio.TaskGroup() as group:
         if keeper is not None:
             await keeper.load()
@@ -298,7 +350,15 @@ async def _live(host: Host, work: Work, births: bool, keeper: WitnessKeeper | No
         if births:
             await host.append([host.birth()])
         group.create_task(host.tail.follow())
+        group.create_task(Pulse(host, at_work).run())
+        group.create_task(_until_fenced(host))
         await work()
+
+
+async def _until_fenced(host: Host) -> None:
+    """Raise Fenced once this incarnation was found hung: what it would begin takes no effect any more."""
+    await host.tail.until(lambda state: host.incarnation in state.fenced)
+    raise Fenced("This process gave no sign of life for too long, and was fenced off", received=host.incarnation)
 
 
 async def _say_goodbye(host: Host, at_work: Callable[[], bool]) -> None:

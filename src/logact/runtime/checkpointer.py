@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from logact import codec
 from logact.core.state import State
-from logact.entry import BlobRef, Checkpoint
+from logact.entry import BlobRef, Checkpoint, Entry
 from logact.errors import LogActError
 from logact.introspection.profiler import Profiler
 from logact.runtime.host import Host
@@ -18,8 +18,11 @@ from logact.runtime.voter_host import VoterHost
 
 
 class Checkpointer:
-    """Writes one checkpoint every so many entries. ``every=0`` never does. Made before the tail starts, it counts all
-    that introspection asks for; made later, what comes from then on.
+    """Writes a checkpoint after so many entries, or so many bytes of them, or so many seconds with any.
+
+    Each of the three may be 0 (not by this measure); with all three 0 none is written. Bytes and time count from the
+    last checkpoint that this process has seen, or its own beginning, so entries are the measure that always holds.
+    Made before the tail starts, it counts all that introspection asks for; made later, what comes from then on.
     """
 
     def __init__(
@@ -27,21 +30,45 @@ class Checkpointer:
         host: Host,
         *,
         every: int,
+        bytes_max: int = 0,
+        seconds_max: float = 0,
         voters: VoterHost | None = None,
         name: str = "checkpointer",
     ) -> None:
         self.host = host
         self.every = every
+        self.bytes_max = bytes_max
+        self.seconds_max = seconds_max
         self.voters = voters
         self.profiler = Profiler(host.tail)
         self.name = name
         self.written = 0
         self._last = 0
+        self._bytes = 0
+        self._began = host.env.monotonic()
+        host.tail.observe(self._observe)
+
+    def _observe(self, state: State, entry: Entry) -> None:
+        """Count the bytes that came since the last checkpoint."""
+        self._bytes += entry.size
+        if entry.kind == "Checkpoint" and not state.verdict:
+            self._bytes, self._began = 0, self.host.env.monotonic()
 
     def due(self, state: State) -> bool:
-        """Whether enough entries came since the last checkpoint."""
-        total = sum(state.counts.values())
-        return bool(self.every) and not state.halted and not state.sealed and total - self._since(state) >= self.every
+        """Whether enough came since the last checkpoint."""
+        if state.halted or state.sealed:
+            return False
+        if self.bytes_max and self._bytes >= self.bytes_max:
+            return True
+        if not self.every and not self.seconds_max:
+            return False
+        new = sum(state.counts.values()) - self._since(state)
+        if self.every and new >= self.every:
+            return True
+        return bool(self.seconds_max) and new > 1 and self._left_s() <= 0
+
+    def _left_s(self) -> float:
+        return self._began + self.seconds_max - self.host.env.monotonic()
 
     def _since(self, state: State) -> int:
         return max(self._last, state.counted_at_checkpoint)
@@ -49,7 +76,9 @@ class Checkpointer:
     async def run(self) -> None:
         """Write checkpoints until cancelled."""
         while True:
-            await self.host.tail.until(self.due)
+            until_s = max(self._left_s(), 1.0) if self.seconds_max else None
+            if not await self.host.tail.until(self.due, until_s):
+                continue  # time alone is no entry: look again
             try:
                 await self.write()
             except LogActError:
@@ -74,6 +103,7 @@ class Checkpointer:
             profile=profile,
         )
         self._last = sum(state.counts.values())
+        self._bytes, self._began = 0, self.host.env.monotonic()
         done = await self.host.append([self.host.entry(payload, "checkpointer", self.name)], blobs=blobs)
         self.written += 1
         return done.position

@@ -7,6 +7,7 @@ follows from it, and never asked again: after a crash the same inference goes on
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,18 +37,21 @@ from logact.errors import (
     ModelNonsense,
     ModelUnavailable,
     ReadOnlyIncarnation,
+    RunPaused,
     UsageError,
     WaitingForApproval,
 )
 from logact.logs.base import Clause, Filter
 from logact.models.base import Message, Model, ModelAnswer, ModelRequest
 from logact.runtime import values
+from logact.runtime.circuits import Circuits
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.inline import Inline
 from logact.runtime.leaving import Leave
 from logact.runtime.proposer import Proposer
 from logact.runtime.transcript import Transcript
+from logact.runtime.watcher import Watcher
 
 MODEL_TIMEOUT_S = 600.0
 """How long one answer of the model may take, retries included."""
@@ -80,6 +84,7 @@ class Driver:
         model_timeout_s: float = MODEL_TIMEOUT_S,
         doubts: Callable[[], str] = lambda: "",
         waits: Callable[[int], str] = lambda run: "",
+        watcher: Watcher | None = None,
     ) -> None:
         self.host = host
         self.model = model
@@ -93,6 +98,8 @@ class Driver:
         self.model_timeout_s = model_timeout_s
         self.doubts = doubts
         self.waits = waits
+        self.watcher = watcher
+        self.circuits = Circuits(host)
         self.transcript = Transcript(host)
         self.inferences = 0
         self.asking = False  # an answer of the model is on the way
@@ -144,11 +151,24 @@ class Driver:
                 continue  # somebody else was faster; the fold says what is next
 
     async def _released(self, run: RunState, held: str) -> None:
-        """Wait until what holds the run back has changed."""
-        await self.host.tail.until(lambda now: now.control_over(run.agent, run.id) != held)
+        """Wait until what holds the run back has changed. RunPaused if only a person's word can change it."""
+        await self.host.flush()
+        await self.host.tail.until(
+            lambda now: now.control_over(run.agent, run.id) != held or self._asks(run.id) or self._is_fenced(now)
+        )
+        asked = self._asks(run.id)
+        if asked and self.host.state.control_over(run.agent, run.id) == held:
+            raise RunPaused(
+                "The run is paused, and waits for a person",
+                received=asked,
+                todo=f"look at `logact actions`, then `logact resume LOG --run {run.id}` and run again, or stop it",
+            )
 
     async def _next(self, state: State, run: RunState) -> driving.Step:
-        answers = (await self._inference(run))[1] if run.inference and run.is_waiting else frozenset()
+        answers, shut = frozenset[int](), frozenset[int]()
+        if run.inference and run.is_waiting:
+            inference, answers = await self._inference(run)
+            shut = self._shut(state, run, inference) if state.circuits else shut
         return driving.next_step(
             state,
             run,
@@ -159,7 +179,21 @@ class Driver:
             riding=frozenset(one.payload.intent for one in self.host.riding if isinstance(one.payload, Result))
             if self.host.riding
             else frozenset(),
+            shut=shut,
         )
+
+    def _shut(self, state: State, run: RunState, inference: Inference) -> frozenset[int]:
+        """The calls of the turn that have to wait for the environment of their tool."""
+        return frozenset(
+            index
+            for index, call in enumerate(inference.calls)
+            if self.circuits.left_s(run.agent, call.tool) or self.circuits.tried(run.agent, call.tool)
+        )
+
+    async def _shut_s(self, run: RunState, step: driving.Step) -> float | None:
+        """How long a call waits for its tool's circuit; None while another action tries it."""
+        inference, _ = await self._inference(run)
+        return self.circuits.left_s(run.agent, inference.calls[step.call].tool) or None
 
     def _rested(self, state: State, run: RunState) -> frozenset[int]:
         """Failed actions whose delay is over by a clock that does not jump: no wait is longer than was planned."""
@@ -169,6 +203,18 @@ class Driver:
         return frozenset(key for key, end in self._rests.items() if end <= now)
 
     async def _take(self, run: RunState, step: driving.Step) -> None:
+        if step.verb == "wait":
+            await self._wait(run, step)
+            return
+        self.host.working += 1
+        try:
+            await self._work(run, step)
+        finally:
+            self.host.working -= 1
+
+    async def _work(self, run: RunState, step: driving.Step) -> None:
+        if step.verb == "infer" and self.watcher is not None and self.watcher.has_news and await self.watcher.look():
+            return  # a loop is stopped before the model is asked for more of it
         if step.verb == "infer":
             await self._infer_or_leave(run)
         elif step.verb == "compact":
@@ -182,16 +228,16 @@ class Driver:
             await self.host.append([self.host.entry(payload, "driver", self.name, run=run.id)])
         elif step.verb == "conclude":
             await self._conclude(run, step.reason)
-        else:
-            await self._wait(run, step.until_ms)
 
-    async def _wait(self, run: RunState, until_ms: int = 0) -> None:
+    async def _wait(self, run: RunState, step: driving.Step | None = None) -> None:
         """Wait until the fold asks for something else; a doubt that only a person can settle is raised."""
         before = self.host.state.position
         await self.host.flush()
         if self.host.state.position != before:
             return  # what rode may be all that was waited for, and nothing else need come
-        timeout_s = self._pause_s(until_ms) if until_ms else None
+        timeout_s = self._pause_s(step.until_ms) if step is not None and step.until_ms else None
+        if step is not None and step.reason == driving.SHUT:
+            timeout_s = await self._shut_s(run, step)
         await self.host.tail.until(
             lambda state: state.position != before or self.doubts() or self.waits(run.id), timeout_s
         )
@@ -219,7 +265,20 @@ class Driver:
                 todo="upgrade LogAct; this version may read, and does not act",
             )
 
+    def _asks(self, run: int) -> str:
+        """Why a run is paused until a person resumes it ("" if it is not)."""
+        return self.watcher.asks(run) if self.watcher is not None else ""
+
+    def _is_fenced(self, state: State) -> bool:
+        return self.host.incarnation in state.fenced
+
     def _refuse_fenced(self, state: State, agent: str) -> None:
+        if self._is_fenced(state):
+            raise Fenced(
+                "This process gave no sign of life for too long, and was fenced off",
+                received=f"position {state.fenced[self.host.incarnation]}",
+                todo="begin another life: run again",
+            )
         held = state.agents.get(agent)
         if self.inline is not None and held is not None and held.holder not in ("", self.host.incarnation):
             raise Fenced(
@@ -252,6 +311,8 @@ class Driver:
         )
         began = self.host.env.monotonic()
         answer = await self._ask(run, request)
+        if answer is None:
+            return
         secrets = self.proposer.secrets
         text = values.cut(secrets.redact_text(answer.text), TEXT_CHARS_MAX)
         calls = tuple(self._checked(call) for call in answer.calls)
@@ -286,11 +347,15 @@ class Driver:
         unless = Filter((rival, taken))
         await self.host.append([entry], unless=unless, after=asked_at, blobs=blobs + more)
 
-    async def _ask(self, run: RunState, request: ModelRequest) -> ModelAnswer:
-        """The model's answer; nonsense is asked again a few times, what fails is noted in the log and raised."""
+    async def _ask(self, run: RunState, request: ModelRequest) -> ModelAnswer | None:
+        """The model's answer; nonsense is asked again a few times, what fails is noted in the log and raised.
+
+        None if the run's own time is over while the model thinks.
+        """
         for attempt in range(1, NONSENSE_MAX + 1):
+            left_s = driving.seconds_left(run, self.host.env.wall_ms())
             try:
-                async with asyncio.timeout(self.model_timeout_s):
+                async with asyncio.timeout(min(self.model_timeout_s, math.inf if left_s is None else left_s + 0.01)):
                     answer = await self.model.answer(request)
                 if not isinstance(answer, ModelAnswer):
                     raise ModelNonsense(
@@ -298,6 +363,11 @@ class Driver:
                     )
                 return answer
             except TimeoutError as error:
+                if left_s is not None and left_s <= self.model_timeout_s:
+                    message = f"the run's {run.limits.seconds} s are over, and the model was not waited for"
+                    notice = Notice(code="run_deadline", message=message, agent=run.agent, run=run.id)
+                    await self.host.append([self.host.entry(notice, "driver", self.name, run=run.id)])
+                    return None
                 problem: ModelError = ModelUnavailable(
                     f"The model did not answer within {self.model_timeout_s:g} s", received=self.model.name
                 )
@@ -369,6 +439,8 @@ class Driver:
             ),
         )
         answer = await self._ask(run, request)
+        if answer is None:
+            return
         compaction = Compaction(
             run=run.id,
             upto=run.context[kept_from - 1],

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from logact import codec
-from logact.core import executing, invariants, retrying
+from logact.core import breaking, executing, invariants, retrying
 from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.entry import (
@@ -35,10 +35,15 @@ from logact.env import ThreadWatch, watching
 from logact.errors import AppendUnknown, BlobMissing, ConditionFailed, LogActError, LogCorrupt, LogError, UsageError
 from logact.logs.base import Clause, Filter, where
 from logact.runtime import values
+from logact.runtime.circuits import Circuits
 from logact.runtime.host import Host
 from logact.runtime.leaving import Leave
 from logact.runtime.secrets import Secrets
 from logact.tools import ImageResult, Tool, ToolContext, failure_of
+
+NOT_BEGUN = Failure(
+    kind="not_happened", message="its lease ran out before it was begun, and it was taken away", definite=True
+)
 
 BEGAN_KEPT_MAX = 1000
 
@@ -62,6 +67,7 @@ class Executor:
         name: str = "executor",
         output_bytes_max: int = values.OUTPUT_BYTES_MAX,
         retry: Mapping[str, retrying.Backoff] | None = None,
+        breaker: breaking.Breaker | None = None,
     ) -> None:
         self.host = host
         self.tools = tools
@@ -70,6 +76,8 @@ class Executor:
         self.name = name
         self.output_bytes_max = output_bytes_max
         self.retry = retry or {}
+        self.breaker = breaker
+        self.circuits = Circuits(host)
         self.running: dict[int, asyncio.Timeout | None] = {}
         self._threads: dict[int, ThreadWatch] = {}  # by action: threads that went on when their call was given up
         self.leave: Leave | None = None
@@ -114,6 +122,7 @@ class Executor:
             if action.intent.agent in self.agents
             and not action.intent.external
             and action.id not in self.running
+            and not (state.circuits and self.circuits.left_s(action.intent.agent, action.intent.tool))
             and (
                 executing.only_rehearsed(state, action.intent)
                 or not executing.may_start(state, action, self.host.incarnation, now_ms)
@@ -136,10 +145,21 @@ class Executor:
         """Start and run what is committed, until cancelled. Actions run concurrently."""
         async with asyncio.TaskGroup() as group:
             while True:
-                await self.host.tail.until(self.due)
+                await self._until_due()
                 for action, fresh in self.due(self.host.state):
                     self.running[action.id] = None
                     group.create_task(self._work(action, fresh))
+
+    async def _until_due(self) -> None:
+        """Wait for something to start; the end of a circuit's delay is no entry."""
+        state = self.host.state
+        mark = self.circuits.mark(state)
+        left = [self.circuits.left_s(one.intent.agent, one.intent.tool) for one in state.startable()] if mark else []
+        soonest = min((one for one in left if one), default=None)
+        await self.host.tail.until(
+            lambda now: self.due(now) or self.circuits.mark(now) != mark,
+            soonest + 0.001 if soonest is not None else 1.0 if mark else None,
+        )
 
     async def _work(self, action: Action, fresh: bool) -> None:
         try:
@@ -160,10 +180,18 @@ class Executor:
             return False
         self.running[action_id] = None
         try:
+            await self._circuit_rested(action_id)
             return await self._perform(action_id, fresh=fresh)
         finally:
             self.running.pop(action_id, None)
             self.host.tail.wake()
+
+    async def _circuit_rested(self, action_id: int) -> None:
+        """Wait while the circuit of an action's tool is open."""
+        intent = self.host.state.actions[action_id].intent
+        while left_s := self.circuits.left_s(intent.agent, intent.tool):
+            mark = self.circuits.mark(self.host.state)
+            await self.host.tail.until(lambda now, mark=mark: self.circuits.mark(now) != mark, left_s)  # type: ignore[misc]
 
     async def _perform(self, action_id: int, *, fresh: bool) -> bool:
         state = self.host.state
@@ -178,7 +206,7 @@ class Executor:
         if fresh:
             attempt += 1
             # an answer's effect is an entry itself, so it goes along
-            start = [self._entry(executing.start(state, action), intent)]
+            start = [self._entry(executing.start(state, action, self.host.lease_ms), intent)]
             entries = self.answer_entries(action_id, intent, attempt) if answers else start
             try:
                 await self.host.append(entries, unless=self.start_unless(action))
@@ -246,10 +274,13 @@ class Executor:
             return  # two tasks of one process may both have seen the start; one of them acts
         self._remember(action_id, attempt)
         self.running.setdefault(action_id, None)
+        self.host.working += 1
         try:
             action = self.host.state.actions[action_id]
             try:
                 intent, digest, unusable = await self._approved(action)
+                if unusable is None and await self._woke_late(action_id, attempt):
+                    unusable = NOT_BEGUN
             except BaseException:
                 self._began.discard((action_id, attempt))  # nothing was done yet: it is tried again
                 raise
@@ -263,7 +294,7 @@ class Executor:
             effect = intent.effect
             if tool is not None and not intent.undoes:
                 effect = stricter(effect, tool.effect)
-            if result.error is not None and self.retry:
+            if result.error is not None and (self.retry or self.breaker is not None):
                 result = self._scheduled(action, result, result.error, effect)
             entry = self._entry(result, intent)
             if intent.undoes and result.error is None:
@@ -274,13 +305,29 @@ class Executor:
             else:
                 await self._write_down([entry], blobs)
         finally:
+            self.host.working -= 1
             self.running.pop(action_id, None)
 
     def _scheduled(self, action: Action, result: Result, error: Failure, effect: Effect) -> Result:
         """A failure with what comes next: when the action is tried again, or that it is given up."""
         env = self.host.env
+        opened = breaking.opening(self.breaker, self.host.state, action, error, effect, now_ms=env.wall_ms())
+        if opened.until_ms:
+            again = opened.until_ms if opened.again else 0
+            return msgspec.structs.replace(result, shut_until_ms=opened.until_ms, retry_at_ms=again)
         plan = retrying.schedule(self.retry, action, error, effect, now_ms=env.wall_ms(), random=env.random())
         return msgspec.structs.replace(result, retry_at_ms=plan.at_ms, gave_up=plan.gave_up)
+
+    async def _woke_late(self, action_id: int, attempt: int) -> bool:
+        """Whether this process slept between its start and now, and somebody took the action from it meanwhile.
+
+        A process may be stopped at any point, so this only narrows the gap: who settles the action ends us first.
+        """
+        host = self.host
+        if not host.lease_ms or host.env.monotonic() - host.wrote_at < host.lease_ms / 1000:
+            return False
+        await host.tail.catch_up()
+        return not self._still_mine(action_id, attempt)
 
     def _remember(self, action_id: int, attempt: int) -> None:
         if len(self._began) > BEGAN_KEPT_MAX:

@@ -6,13 +6,15 @@ the fold holds what was appended before the caller goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from logact import codec
 from logact import env as environment
+from logact.core.leasing import AGENT, LEASE_S
 from logact.core.state import Action, State
 from logact.entry import Entry, Heartbeat, Intent, NewEntry, Payload, Role, Spec
 from logact.errors import ConditionFailed, LogCorrupt
@@ -25,14 +27,22 @@ NO_ARGUMENTS = codec.digest_of({})
 class Host:
     """One incarnation of one process that plays parts of an agent."""
 
-    def __init__(self, log: SharedLog, agent: str, *, tail: Tail | None = None) -> None:
+    def __init__(
+        self, log: SharedLog, agent: str, *, tail: Tail | None = None, part: str = AGENT, lease_s: float = LEASE_S
+    ) -> None:
         self.log = log
         self.agent = agent
+        self.part = part
+        self.lease_ms = int(lease_s * 1000)
+        self.working = 0  # how many things of this incarnation are under way that may take long
         self.env = environment.current()
         self.tail = tail or Tail(log)
         self.writer = log.writer()
         self.riding: list[NewEntry] = []
         self.appends = 0
+        self.wrote_at = (
+            self.env.monotonic()
+        )  # when the last append that succeeded was begun: its lease counts from it
         self.last_spec: dict[str, str] = {}  # by agent: the digest of its last specification
         self.tail.observe(self._observe)
         self.env.playing[self.incarnation] = lambda: True
@@ -90,6 +100,7 @@ class Host:
         if riding:
             entries = [shifted(entry, len(riding)) for entry in entries]
         condition = Condition(self.state.position if after is None else after, unless) if unless is not None else None
+        began = self.env.monotonic()
         if self.env.points:
             self.env.point(f"before_{_point(entries or riding)}")
         try:
@@ -104,6 +115,7 @@ class Host:
             self.riding = riding + self.riding
             raise
         self.appends += 1
+        self.wrote_at = began
         if self.env.points:
             self.env.point(f"after_{_point(entries or riding)}")
         if not (done.fresh and self.tail.apply_own(self.writer.last_body, done.position)):
@@ -136,10 +148,27 @@ class Host:
         """The first sign of life: which process this incarnation is."""
         me = self.env.process()
         return self.entry(
-            Heartbeat(agent=self.agent, host=me.host, pid=me.pid, started=me.started, boot=me.boot),
+            Heartbeat(
+                agent=self.agent,
+                part=self.part,
+                lease_ms=self.lease_ms,
+                host=me.host,
+                pid=me.pid,
+                started=me.started,
+                boot=me.boot,
+            ),
             "executor",
             self.agent,
         )
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Something that may take long is under way: the lease is renewed meanwhile."""
+        self.working += 1
+        try:
+            yield
+        finally:
+            self.working -= 1
 
     def gone(self, incarnation: str) -> bool | None:
         """Whether an incarnation is proven gone: True, False (it lives), None (nobody can tell from here)."""
@@ -159,6 +188,15 @@ class Host:
             environment.ProcessIdentity(host=birth.host, pid=birth.pid, started=birth.started, boot=birth.boot)
         )
         return None if alive is None else not alive
+
+    def end(self, incarnation: str) -> bool:
+        """Kill the process of an incarnation, if it is certainly that one and runs on this host."""
+        birth = self.state.incarnations[incarnation].birth
+        if birth is None:
+            return False
+        return self.env.end(
+            environment.ProcessIdentity(host=birth.host, pid=birth.pid, started=birth.started, boot=birth.boot)
+        )
 
 
 def _point(entries: Sequence[NewEntry]) -> str:

@@ -99,7 +99,7 @@ class Inline:
             return []
         if intent.tool == ANSWER:
             return self.executor.answer_entries(draft.id, intent)
-        return [host.about(intent, executing.start(state, approved), "executor", host.agent)]
+        return [host.about(intent, executing.start(state, approved, host.lease_ms), "executor", host.agent)]
 
     def _unless(self, intent: Intent, votes: list[Vote]) -> Filter:
         clauses = [

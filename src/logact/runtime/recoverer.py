@@ -1,7 +1,9 @@
 """Settles actions that were started and have no result, as their declared effects allow. It guesses nothing.
 
 The table is ``core.recovering``. Whether the executor is really gone has to be proven (its process is dead, or it
-was this one and it knows that it does not run the action); until then the recoverer waits.
+was this one and it knows that it does not run the action); until then the recoverer waits. One whose lease ran out
+is fenced off in the log and then, since no epoch stops an effect that is under way, killed if it runs on this host;
+where that cannot be done, a person is asked.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from logact.errors import ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
+from logact.runtime.leases import Hearing, fence_off, hung, who
 from logact.runtime.secrets import Secrets
 from logact.tools import ProbeAnswer, Tool, ToolContext
 
@@ -36,6 +39,7 @@ class Recoverer:
         executor: Executor | None = None,
         secrets: Secrets | None = None,
         name: str = "recoverer",
+        end_hung: bool = True,
     ) -> None:
         self.host = host
         self.tools = tools
@@ -43,7 +47,12 @@ class Recoverer:
         self.executor = executor
         self.secrets = secrets or (executor.secrets if executor is not None else Secrets())
         self.name = name
+        self.end_hung = end_hung
+        self.hearing = Hearing(host)
+        self.ended: list[str] = []  # incarnations whose processes this one has killed
         self.asking: dict[int, str] = {}
+        self._out_of_reach: dict[int, None] = {}  # asked only since their executor could not be ended from here
+        self._since: dict[int, float] = {}  # by action: since when only a thread keeps it from being settled
         self.settled = 0
         self._unsure: set[int] = set()
 
@@ -51,7 +60,9 @@ class Recoverer:
         """Unfinished actions of these agents that this process is not running itself."""
         found = []
         for action in state.unfinished():
-            if action.intent.agent not in self.agents or action.intent.external or action.id in self.asking:
+            if action.intent.agent not in self.agents or action.intent.external:
+                continue
+            if action.id in self.asking and not (action.id in self._out_of_reach and self._gone(action)):
                 continue
             current = action.current
             if current is not None and current.incarnation == self.host.incarnation:
@@ -65,7 +76,7 @@ class Recoverer:
     async def run(self) -> None:
         """Settle until cancelled."""
         while True:
-            await self.host.tail.until(self.due)
+            await self.host.tail.until(self.due, ALIVE_POLL_S if self._out_of_reach else None)
             waits = False
             for action in self.due(self.host.state):
                 try:
@@ -86,6 +97,7 @@ class Recoverer:
         }
         if len(open_ones) != len(self.asking):
             self.asking = open_ones
+            self._out_of_reach = {key: None for key in self._out_of_reach if key in open_ones}
         return "; ".join(
             f"action {key} ({self.host.state.actions[key].intent.tool}) is in doubt: {why}"
             for key, why in open_ones.items()
@@ -99,10 +111,65 @@ class Recoverer:
             return self.executor is not None and not self.executor.at_work(action.id)
         return _reported(action, self.tools.get(action.intent.tool)) or self.host.gone(current.incarnation) is True
 
+    async def _let_go(self, action: Action) -> bool:
+        """Whether an executor that lives is gone by now: its lease ran out, and it was fenced off and ended."""
+        current, state = action.current, self.host.state
+        if current is None or await self._only_a_thread(action):
+            return False
+        holder, agent = current.incarnation, action.intent.agent
+        if holder == self.host.incarnation:
+            return False
+        if holder not in state.fenced:
+            if not current.lease_ms or self.hearing.silent_s(holder) * 1000 < current.lease_ms:
+                return False
+            finding = hung(state, holder, agent, run=action.intent.run, cites=(action.id,))
+            if not await fence_off(self.host, self.host.about(action.intent, finding, "recoverer", self.name), agent):
+                return False
+        gone = self.host.gone(holder)
+        if gone is False and self.end_hung and self.host.end(holder):
+            self.ended.append(holder)
+            gone = self.host.gone(holder) or False  # it may take a moment to die: the next look will tell
+        elif gone is not True:
+            reading = action.intent.effect == "read"  # a read that goes on somewhere does no harm
+            if reading:
+                return True
+            whose = who(self.host.state.incarnations.get(holder))
+            await self._ask(
+                action,
+                f"{whose}, gives no sign of life and cannot be ended from here; end it, then say what happened",
+            )
+            self._out_of_reach[action.id] = None
+        return gone is True
+
+    async def _only_a_thread(self, action: Action) -> bool:
+        """Whether an executor gave an action up while its thread may go on; after a lease a person is asked."""
+        tool, current = self.tools.get(action.intent.tool), action.current
+        given_up = action.status == "in_doubt" and action.error is not None and current is not None
+        if not given_up or (tool is not None and not tool.in_thread):
+            return False
+        now = self.host.env.monotonic()
+        since = self._since.setdefault(action.id, now)
+        if not self.host.lease_ms or (now - since) * 1000 < self.host.lease_ms:
+            return True
+        whose = who(self.host.state.incarnations.get(current.incarnation)) if current is not None else ""
+        await self._ask(
+            action, f"a thread of {whose}, may still be at work on it, and no thread can be stopped: end that process"
+        )
+        self._out_of_reach[action.id] = None
+        return True
+
     async def settle(self, action: Action) -> bool:
         """Take the next step of one settlement. False if it has to wait for a process to end."""
         tool = self.tools.get(action.intent.tool)
-        gone = self._gone(action)
+        if self._gone(action):
+            gone = True
+            if action.id in self._out_of_reach:  # it was asked about, and is not out of reach any more
+                del self._out_of_reach[action.id]
+                self.asking.pop(action.id, None)
+        else:
+            gone = await self._let_go(action)
+            if action.id in self.asking:
+                return True
         undoes = bool(action.intent.undoes)  # then the tool's effect is not what runs, its undo is
         step = recovering.next_step(
             action,

@@ -161,6 +161,7 @@ class VoterHost:
     async def _judged(self, voter: Voter, intent: Intent, entry: LogEntry, *, seen: int) -> Vote:
         env = self.host.env
         began = env.monotonic()
+        self.host.working += 1
         try:
             if voter.name in self._confused:
                 raise RuntimeError(self._confused[voter.name])
@@ -178,6 +179,8 @@ class VoterHost:
             vote = self._failed(voter, f"it did not answer within {voter.timeout_s:g} s")
         except Exception as error:
             vote = self._failed(voter, f"it failed: {type(error).__name__}: {error}")
+        finally:
+            self.host.working -= 1
         return msgspec.structs.replace(
             vote,
             voter=voter.name,

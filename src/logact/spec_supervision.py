@@ -1,0 +1,91 @@
+"""From a specification's tables to what supervises an agent: retries, a breaker, a watch.
+
+It makes objects only; what they do is the agent's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from logact.core.breaking import Breaker
+from logact.core.retrying import Backoff
+from logact.errors import SpecError, UsageError
+from logact.runtime.retry import RetryRecovery
+from logact.runtime.watcher import Watch
+from logact.spec_supervise import check as check_supervise
+from logact.spec_tables import BackoffTable, BreakerTable, RecoveryTable, WatchTable
+
+if TYPE_CHECKING:
+    from logact.spec import SpecFile
+
+
+def supervision(spec: SpecFile) -> dict[str, Any]:
+    """The agent's options that the tables give; what a file leaves out is left to the agent's own defaults."""
+    found: dict[str, Any] = {
+        "checkpoint_every": spec.checkpoints.every,
+        "checkpoint_bytes": spec.checkpoints.bytes,
+        "checkpoint_s": spec.checkpoints.seconds,
+        "lease_s": spec.agent.lease_s,
+        "end_hung": spec.agent.end_hung,
+    }
+    if spec.recovery is not None:
+        found["recovery"] = recovery_of(spec.recovery)
+    if spec.breaker is not None:
+        found["breaker"] = breaker_of(spec.breaker)
+    if spec.watch is not None:
+        found["watch"] = watch_of(spec.watch)
+    return found
+
+
+def check_tables(spec: SpecFile, where: Callable[..., str]) -> None:
+    """Raise SpecError for numbers that fit their types and cannot be used. ``where`` names the place of a table."""
+    check_supervise(spec.supervise, lambda key: where("supervise", key))
+    makers: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("recovery", lambda: recovery_of(spec.recovery) if spec.recovery is not None else None),
+        ("breaker", lambda: breaker_of(spec.breaker) if spec.breaker is not None else None),
+        ("watch", lambda: watch_of(spec.watch) if spec.watch is not None else None),
+    )
+    for table, make in makers:
+        try:
+            make()
+        except UsageError as error:
+            raise SpecError(
+                f"{where(table)}: {error.message}", received=error.received, expected=error.expected
+            ) from error
+    if spec.checkpoints.every < 1:
+        raise SpecError(
+            f"{where('checkpoints', 'every')}: checkpoints.every is not usable",
+            received=str(spec.checkpoints.every),
+            expected="a number of entries, from 1",
+        )
+    if spec.checkpoints.bytes < 0 or spec.checkpoints.seconds < 0:
+        raise SpecError(f"{where('checkpoints')}: checkpoints is not usable", expected="bytes and seconds from 0")
+    if spec.agent.lease_s < 0:
+        raise SpecError(
+            f"{where('agent')}: lease_s is not usable", received=f"{spec.agent.lease_s:g}", expected="seconds, from 0"
+        )
+
+
+def recovery_of(table: RecoveryTable) -> RetryRecovery:
+    """Retries as a table says. Raises UsageError."""
+    usual = _backoff(table)
+    return RetryRecovery(
+        **msgspec.structs.asdict(usual), by_class={name: _backoff(one) for name, one in table.by_class.items()}
+    )
+
+
+def _backoff(table: BackoffTable) -> Backoff:
+    return Backoff(**{name: getattr(table, name) for name in Backoff.__struct_fields__})
+
+
+def breaker_of(table: BreakerTable) -> Breaker:
+    """A breaker as a table says. Raises UsageError."""
+    return Breaker(**msgspec.structs.asdict(table))
+
+
+def watch_of(table: WatchTable) -> Watch:
+    """A watch as a table says. Raises UsageError."""
+    return Watch(**msgspec.structs.asdict(table))
