@@ -49,7 +49,8 @@ DECLARE
     fingerprint bytea;
     v_first bigint; v_tail bigint; v_sealed boolean;
     v_number bigint; v_record bigint; v_digest bytea; v_content text; v_after bigint;
-    known boolean;
+    v_writer text; v_next bigint;
+    written boolean; known boolean;
     taken bigint := jsonb_array_length(p_items);
     answers text := '';
 BEGIN
@@ -67,56 +68,67 @@ BEGIN
     FOR item IN SELECT value FROM jsonb_array_elements(p_items) LOOP
         body := substring(p_data FROM (item ->> 'o')::integer FOR (item ->> 's')::integer);
         fingerprint := sha256(body);
-        SELECT number, record, digest INTO v_number, v_record, v_digest
-            FROM logact.writers WHERE log = p_log AND writer = item ->> 'w';
-        known := FOUND;
-        IF known AND v_number = (item ->> 'n')::bigint THEN
-            answers := answers || CASE WHEN v_digest = fingerprint THEN ',1,' ELSE ',2,' END || v_record;
-            taken := taken - 1;
-            CONTINUE;
-        ELSIF (item ->> 'n')::bigint <> coalesce(v_number, 0) + 1 THEN
-            answers := answers || ',3,' || coalesce(v_number, 0) + 1;
-            taken := taken - 1;
-            CONTINUE;
+        v_writer := item ->> 'w';
+        v_next := (item ->> 'n')::bigint;
+        written := false;
+        IF NOT (v_sealed OR item ? 'k') AND (NOT item ? 'a' OR (item ->> 'a')::bigint = v_tail) THEN
+            -- nothing but the writer's number can stand against this one: asked and answered in one statement
+            UPDATE logact.writers SET number = v_next, record = v_tail + 1, digest = fingerprint
+                WHERE log = p_log AND writer = v_writer AND number = v_next - 1;
+            written := FOUND;
         END IF;
-        IF item ? 'k' THEN
-            SELECT record, content INTO v_record, v_content
-                FROM logact.keys WHERE log = p_log AND key = item ->> 'k';
-            IF FOUND THEN
-                answers := answers || CASE WHEN v_content = item ->> 'c' THEN ',4,' ELSE ',5,' END || v_record;
+        IF NOT written THEN
+            SELECT number, record, digest INTO v_number, v_record, v_digest
+                FROM logact.writers WHERE log = p_log AND writer = v_writer;
+            known := FOUND;
+            IF known AND v_number = v_next THEN
+                answers := answers || CASE WHEN v_digest = fingerprint THEN ',1,' ELSE ',2,' END || v_record;
+                taken := taken - 1;
+                CONTINUE;
+            ELSIF v_next <> coalesce(v_number, 0) + 1 THEN
+                answers := answers || ',3,' || coalesce(v_number, 0) + 1;
                 taken := taken - 1;
                 CONTINUE;
             END IF;
-        END IF;
-        IF v_sealed THEN
-            answers := answers || ',6,' || v_tail;
-            taken := taken - 1;
-            CONTINUE;
-        END IF;
-        IF item ? 'a' THEN
-            v_after := (item ->> 'a')::bigint;
-            v_record := NULL;
-            IF v_after > v_tail THEN
-                answers := answers || ',7,' || v_tail;
-                taken := taken - 1;
-                CONTINUE;
-            ELSIF v_after < v_first - 1 THEN
-                answers := answers || ',8,' || v_first;
-                taken := taken - 1;
-                CONTINUE;
-            ELSIF v_after < v_tail THEN
-                IF item ? 'f' THEN
-                    SELECT record INTO v_record FROM logact.records
-                        WHERE log = p_log AND record > v_after AND record <= v_tail
-                            AND logact.fits(heads::jsonb, record, item -> 'f')
-                        ORDER BY record LIMIT 1;
-                ELSE
-                    v_record := v_after + 1;
-                END IF;
-                IF v_record IS NOT NULL THEN
-                    answers := answers || ',9,' || v_record;
+            IF item ? 'k' THEN
+                SELECT record, content INTO v_record, v_content
+                    FROM logact.keys WHERE log = p_log AND key = item ->> 'k';
+                IF FOUND THEN
+                    answers := answers || CASE WHEN v_content = item ->> 'c' THEN ',4,' ELSE ',5,' END || v_record;
                     taken := taken - 1;
                     CONTINUE;
+                END IF;
+            END IF;
+            IF v_sealed THEN
+                answers := answers || ',6,' || v_tail;
+                taken := taken - 1;
+                CONTINUE;
+            END IF;
+            IF item ? 'a' THEN
+                v_after := (item ->> 'a')::bigint;
+                v_record := NULL;
+                IF v_after > v_tail THEN
+                    answers := answers || ',7,' || v_tail;
+                    taken := taken - 1;
+                    CONTINUE;
+                ELSIF v_after < v_first - 1 THEN
+                    answers := answers || ',8,' || v_first;
+                    taken := taken - 1;
+                    CONTINUE;
+                ELSIF v_after < v_tail THEN
+                    IF item ? 'f' THEN
+                        SELECT record INTO v_record FROM logact.records
+                            WHERE log = p_log AND record > v_after AND record <= v_tail
+                                AND logact.fits(heads::jsonb, record, item -> 'f')
+                            ORDER BY record LIMIT 1;
+                    ELSE
+                        v_record := v_after + 1;
+                    END IF;
+                    IF v_record IS NOT NULL THEN
+                        answers := answers || ',9,' || v_record;
+                        taken := taken - 1;
+                        CONTINUE;
+                    END IF;
                 END IF;
             END IF;
         END IF;
@@ -130,12 +142,12 @@ BEGIN
         v_tail := v_tail + 1;
         INSERT INTO logact.records (log, record, crc, heads, body)
             VALUES (p_log, v_tail, (item ->> 'z')::bigint, item ->> 'h', body);
-        IF known THEN
-            UPDATE logact.writers SET number = number + 1, record = v_tail, digest = fingerprint
-                WHERE log = p_log AND writer = item ->> 'w';
-        ELSE
+        IF NOT written AND known THEN
+            UPDATE logact.writers SET number = v_next, record = v_tail, digest = fingerprint
+                WHERE log = p_log AND writer = v_writer;
+        ELSIF NOT written THEN
             INSERT INTO logact.writers (log, writer, number, record, digest)
-                VALUES (p_log, item ->> 'w', 1, v_tail, fingerprint);
+                VALUES (p_log, v_writer, 1, v_tail, fingerprint);
         END IF;
         IF item ? 'k' THEN
             INSERT INTO logact.keys (log, key, record, content) VALUES (p_log, item ->> 'k', v_tail, item ->> 'c');
