@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from benchmarks.crash_stage import killed_at
 from benchmarks.servers.postgres import PostgresServer
 
-from tests.engines.agent_job import bad_network, killed_parts
+from tests.engines.agent_job import EngineStage, bad_network, killed_parts, prove
 from tests.engines.proxy import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -18,6 +19,15 @@ def test_an_agent_whose_parts_are_killed(postgres: PostgresServer, tmp_path: Pat
     database = postgres.database("job")
     found = killed_parts(tmp_path, lambda log: postgres.url(database, log), kills=4)
     assert found.kills == 4
+
+
+def test_an_agent_killed_around_its_appends(postgres: PostgresServer, tmp_path: Path) -> None:
+    """An agent dies right before and right after the server commits; its next life goes on from there."""
+    database = postgres.database("points")
+    with EngineStage(tmp_path, lambda log: postgres.url(database, log), rounds=1) as stage:
+        found = killed_at(stage, "points", ["postgres:sending:7", "postgres:acknowledged:6"])
+        assert found.kills == 2
+        prove(stage, found)
 
 
 def test_an_agent_on_a_bad_network(postgres: PostgresServer, tmp_path: Path) -> None:
