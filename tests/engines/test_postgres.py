@@ -23,6 +23,7 @@ from logact.logs.postgres import PostgresEngine, engine_from_url
 from logact.logs.postgres_connect import is_certain, meaning
 from logact.logs.postgres_wire import Lost, ServerError
 from logact.testing.conformance import Pen, note, numbers_of, read_all
+from tests.cli_help import here
 from tests.engines.proxy import Proxy
 
 T = TypeVar("T")
@@ -437,3 +438,50 @@ def test_appends_that_come_together_share_transactions(url: str) -> None:
             assert engine.batches - before <= 5
 
     run(work)
+
+
+# --- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_no_command_shows_a_password(
+    postgres: PostgresServer, database: str, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever is asked of a log whose URL holds a password, with or without success, the password is not shown."""
+    secret = "hunter2-hunter2"
+    good = url.replace("logact@", f"logact:{secret}@")
+    bad = f"postgresql://logact:{secret}@127.0.0.1:1/x?patience=0"
+
+    async def work() -> None:
+        async with opened(url) as engine:
+            await Pen(engine).write(NewEntry(payload=Notice(code="x", message="y"), role="client", name="c"))
+
+    run(work)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logact.toml").write_text(f'[agent]\nname = "ann"\n[log]\nurl = "{good}"\n')
+    commands = [
+        ["log", "show"],
+        ["log", "show", "--json"],
+        ["log", "verify"],
+        ["log", "stats"],
+        ["actions"],
+        ["pending"],
+        ["doubt"],
+        ["pause"],
+        ["resume"],
+        ["fork"],
+        ["approve", "1000"],
+        ["state"],
+        ["health"],
+    ]
+    shown = []
+    for command in commands:
+        for place in (good, bad):
+            verb, *rest = command
+            words = [verb, rest[0], place, *rest[1:]] if verb == "log" else [verb, place, *rest]
+            shown.append((words, here(*words)))
+    shown.append((["doctor"], here("doctor", "logact.toml")))
+    assert any(secret in word for words, _ in shown for word in words)
+    for words, done in shown:
+        assert secret not in done.stdout + done.stderr, words
+    assert "itself holds a secret" in shown[-1][1].stdout
+    assert sum(done.returncode == 0 for _, done in shown) >= 8, [(words, done.returncode) for words, done in shown]

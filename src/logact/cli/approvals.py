@@ -13,6 +13,7 @@ from logact.cli.common import json_option, put, put_json, who, with_log
 from logact.errors import UsageError
 from logact.introspection.approvals import Quality, approvals_of, draft_rule, drafts
 from logact.logs.base import SharedLog
+from logact.logs.network_url import redacted
 from logact.runtime.approvals import Approval, approve, deny, pending_in
 from logact.spec_toml import pairs
 from logact.voters.human import Pending
@@ -94,7 +95,12 @@ def deny_command(
         _add_rule(rule, draft_rule(waiting, "deny", reason or f"denied by {done.by}"))
     _show(done, log, as_json)
     if rule is not None and waiting is not None and done.took_effect and not as_json:
-        put([f"A rule was drafted at the end of {rule}: read it, then test it with", f"logact backtest and {log}"])
+        put(
+            [
+                f"A rule was drafted at the end of {rule}: read it, then test it with",
+                f"logact backtest and {redacted(log)}",
+            ]
+        )
 
 
 @click.command("approvals")
@@ -186,7 +192,7 @@ def _waiting(one: Pending, log: str) -> list[str]:
         lines += look.wrapped(name, look.clean(reason), indent=2)
     if one.expires_ms:
         lines += look.wrapped("until", look.moment(one.expires_ms), indent=2)
-    return [*lines, f"  logact approve {log} {one.action} --digest {one.arguments_digest}", ""]
+    return [*lines, f"  logact approve {redacted(log)} {one.action} --digest {one.arguments_digest}", ""]
 
 
 def _add_rule(path: Path, rule: dict[str, Any]) -> None:

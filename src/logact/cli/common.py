@@ -18,6 +18,7 @@ import msgspec
 from logact import env as environment
 from logact.errors import LogActError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog
+from logact.logs.network_url import redacted
 from logact.logs.url import open_log
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ def existing_log(text: str) -> SharedLog:
     if url.startswith("memory:"):
         raise UsageError(
             "A log in memory lives in the process that made it",
-            received=url,
+            received=redacted(url),
             expected="a log that others can read",
             todo="name a file or a server",
         )

@@ -13,6 +13,7 @@ from logact.entry import Cancel, Control, NewEntry, Payload
 from logact.errors import UsageError
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
+from logact.logs.network_url import redacted
 
 
 def scoped(function: F) -> F:
@@ -201,5 +202,5 @@ def _lines(told: dict[str, Any], log: str) -> list[str]:
             )
     if told["verb"] in ("pause", "stop"):
         option = "" if told["scope"] == "log" else " --" + told["scope"].replace(":", " ")
-        lines.append(f"  logact resume {log}{option}   lets it go on")
+        lines.append(f"  logact resume {redacted(log)}{option}   lets it go on")
     return lines

@@ -16,6 +16,7 @@ from logact.entry import Finding, NewEntry, Payload, Recovery, Settlement
 from logact.errors import UsageError
 from logact.introspection.history import History, history
 from logact.logs.base import SharedLog, where
+from logact.logs.network_url import redacted
 
 
 @click.command("doubt")
@@ -47,7 +48,9 @@ def doubt_command(log: str, action: int | None, settlement: Settlement | None, a
     effect; 2 it is not in doubt; 4 something is in doubt.
     """
     if settlement is not None and action is None:
-        raise UsageError("Which action?", received="no ACTION", todo=f"`logact doubt {log}` lists what is in doubt")
+        raise UsageError(
+            "Which action?", received="no ACTION", todo=f"`logact doubt {redacted(log)}` lists what is in doubt"
+        )
     if settlement is not None and settlement != "happened" and more["value"] is not None:
         raise UsageError("--value is what the action returned", received=f"--{settlement}", expected="--happened")
 
@@ -100,7 +103,7 @@ def _list(told: History, log: str, as_json: bool) -> int:
     for one in found if not as_json else ():
         put(_short(told.state, one))
     if found and not as_json:
-        put(["", f"Look at one:  logact doubt {log} {found[0].id}"])
+        put(["", f"Look at one:  logact doubt {redacted(log)} {found[0].id}"])
     return 4 if found else 0
 
 

@@ -9,6 +9,7 @@ from logact.cli import look
 from logact.cli.common import existing_log, go, json_option, log_url, put, put_json, who
 from logact.errors import UsageError
 from logact.introspection.diff import Difference, diff
+from logact.logs.network_url import redacted
 from logact.logs.url import open_log
 from logact.runtime.forking import Fork, fork
 
@@ -41,7 +42,9 @@ def fork_command(log: str, target: str, keep_parent: bool, as_json: bool) -> Non
     """
     name, position = at(log)
     if position is None:
-        raise UsageError("Where does it fork?", received=log, expected="LOG@POSITION", todo="see `logact log show`")
+        raise UsageError(
+            "Where does it fork?", received=redacted(log), expected="LOG@POSITION", todo="see `logact log show`"
+        )
 
     async def work() -> Fork:
         async with existing_log(name) as source, open_log(log_url(target)) as new:
@@ -52,12 +55,13 @@ def fork_command(log: str, target: str, keep_parent: bool, as_json: bool) -> Non
         put_json(msgspec.to_builtins(done))
         return
     put(
-        f"Forked {done.parent} at {done.position} to {target} (log {done.log}): {look.count(done.records, 'record')}."
+        f"Forked {done.parent} at {done.position} to {redacted(target)} (log {done.log}):"
+        f" {look.count(done.records, 'record')}."
     )
     if done.closed:
         put(f"  Closed, since the parent has them: {', '.join(map(str, done.closed))}")
     for run in done.paused:
-        put(f"  Paused in the parent: run {run} (`logact resume {name} --run {run}` lets it go on)")
+        put(f"  Paused in the parent: run {run} (`logact resume {redacted(name)} --run {run}` lets it go on)")
 
 
 @click.command("diff")

@@ -11,6 +11,7 @@ from logact.cli import look
 from logact.cli.common import go, json_option, log_url, put, put_json, who, with_log
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
+from logact.logs.network_url import redacted
 from logact.runtime.repairing import Repair, repair
 from logact.runtime.trimming import Trimmed, trim
 
@@ -79,7 +80,7 @@ def repair_command(log: str, target: Path, witness: str | None, as_json: bool) -
     url = log_url(log)
     file = file_of(url)
     if file is None:
-        raise UsageError("Only files are repaired", received=url, expected="a SQLite log")
+        raise UsageError("Only files are repaired", received=redacted(url), expected="a SQLite log")
     name = parse_qs(urlsplit(url).query).get("log", ["main"])[0]
     done = go(repair(file, target, log=name, witness=witness, name=who()))
     if as_json:

@@ -9,6 +9,7 @@ from logact.cli.common import json_option, put, put_json, with_log
 from logact.core.state import Action, State
 from logact.env import current
 from logact.introspection.history import History, history
+from logact.logs.network_url import redacted
 
 
 @click.command("pending")
@@ -83,5 +84,5 @@ def _action(state: State, action: Action, log: str) -> list[str]:
         )
         lines += look.wrapped("", text, label_width=4)
     if action.status == "in_doubt":
-        lines += look.wrapped("", f"logact doubt {log} {action.id}", label_width=4)
+        lines += look.wrapped("", f"logact doubt {redacted(log)} {action.id}", label_width=4)
     return lines

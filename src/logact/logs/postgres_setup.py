@@ -29,7 +29,8 @@ async def prepare(pool: Pool, connector: Connector) -> None:
     newest = len(schema.MIGRATIONS)
     version = 0
     try:
-        version = (await pool.ask(schema.FORMAT.encode(), patience_s=OPEN_PATIENCE_S)).number(0, 0)
+        patience_s = min(OPEN_PATIENCE_S, connector.patience_s)
+        version = (await pool.ask(schema.FORMAT.encode(), patience_s=patience_s)).number(0, 0)
     except ServerError as error:
         if error.sqlstate not in _MISSING:
             raise
