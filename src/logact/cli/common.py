@@ -141,7 +141,11 @@ def with_log(text: str, work: Callable[[SharedLog], Coroutine[Any, Any, T]]) -> 
 
     async def inside() -> T:
         async with existing_log(text) as log:
-            return await work(log)
+            try:
+                return await work(log)
+            finally:
+                if log.stale_s is not None:
+                    click.echo(f"STALE: the log cannot be reached; this is {log.stale_s:.0f} s old.", err=True)
 
     return go(inside())
 

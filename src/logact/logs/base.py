@@ -70,6 +70,12 @@ class SharedLog:
         """The log's random id; empty before the log was opened."""
         return self.engine.log_id
 
+    @property
+    def stale_s(self) -> float | None:
+        """How old what is read now is, in seconds, where the log is away and a local copy answers; else None."""
+        found: float | None = getattr(self.engine, "stale_s", None)
+        return found
+
     async def open(self) -> SharedLog:
         """Open the log if it is not open; harmless to repeat."""
         if not self._opened:

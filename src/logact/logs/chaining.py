@@ -55,14 +55,14 @@ async def whole(engine: Engine) -> Engine:
     chain = engine if isinstance(engine, Chain) else await _backwards(engine)
     if chain is None:
         seal = await seal_of(engine)
-        if seal is None or not seal[1].next:
+        if seal is None or not seal[1].segment:
             return engine
         chain = Chain(engine.log_id, [Part(engine, offset=0)], [])
     parts, sealed = list(chain.parts), list(chain.sealed)
     while len(parts) < SEGMENTS_MAX:
         last = parts[-1]
         found = await seal_of(last.engine)
-        if found is None or not found[1].next:
+        if found is None or not found[1].segment:
             break
         following = await _opened(found[1].next)
         origin = await origin_of(following)

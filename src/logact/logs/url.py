@@ -7,7 +7,8 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.util import find_spec
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from logact.errors import MissingExtra, UnknownLogUrl
 from logact.logs.base import Engine, Keyring, SharedLog, Signer
@@ -60,7 +61,12 @@ def open_log(url: str, *, author_key: str = "", keyring: str = "") -> SharedLog:
 
 
 def engine_for(url: str) -> Engine:
-    """The engine that serves a URL."""
+    """The engine that serves a URL; with ``?local=FILE`` behind a local copy (see ``local_copy``)."""
+    url, local = _without_local(url)
+    if local:
+        from logact.logs.local_copy import LocalCopy
+
+        return LocalCopy(engine_for(url), Path(local).absolute())
     scheme = urlsplit(url).scheme.lower() if "://" not in url else url.partition("://")[0].lower()
     target = BUILT_IN.get(scheme)
     if target is not None:
@@ -76,6 +82,19 @@ def engine_for(url: str) -> Engine:
         expected="one of " + ", ".join(f"{name}:" for name in sorted(BUILT_IN)),
         todo=f"for a file write {hint}",
     )
+
+
+def _without_local(url: str) -> tuple[str, str]:
+    """The URL without its option ``local``, and that option's value."""
+    base, mark, query = url.partition("?")
+    options = [one for one in query.split("&") if one]
+    found = [unquote(one.partition("=")[2]) for one in options if one.startswith("local=")]
+    if not mark or not found:
+        return url, ""
+    if len(found) > 1 or not found[0]:
+        raise UnknownLogUrl("local= names one file", received=redacted(url), todo="correct the URL")
+    kept = "&".join(one for one in options if not one.startswith("local="))
+    return base + ("?" + kept if kept else ""), found[0]
 
 
 def _built_in(scheme: str, target: str, url: str) -> Engine:
