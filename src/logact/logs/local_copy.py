@@ -211,7 +211,7 @@ class LocalCopy(Engine):
         await environment.current().in_thread(self.store.done, waiting.place)
 
     async def _is_this(self, record: int, draft: Draft) -> bool:
-        """Whether the record that was found is this very draft, from a try whose answer was lost: then it is fresh."""
+        """Whether the record that was found is this very draft, from a try whose answer was lost."""
         if not draft.key:
             return True
         _, wanted = read_head(draft.body)
