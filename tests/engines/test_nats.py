@@ -25,7 +25,7 @@ from logact.errors import (
     UnknownLogUrl,
 )
 from logact.logs import nats as nats_engine
-from logact.logs import nats_link
+from logact.logs import nats_checks, nats_link
 from logact.logs.base import Condition, SharedLog, where
 from logact.logs.nats import NatsEngine, engine_from_url, token_of
 from logact.logs.nats_link import Silence
@@ -111,6 +111,18 @@ def test_careless_servers_are_refused_unless_opened_by_name(careless: NatsCluste
     run(work())
 
 
+def test_old_servers_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that lacks what LogAct uses is named as too old, before anything is made on it."""
+    for version in ("2.9.10", "2.11.99-RC.1", "1.4", "", "nonsense"):
+        with pytest.raises(LogUnavailable, match="too old"):
+            nats_checks.check_version(version)
+    for version in ("2.12.0", "2.15.1", "3.0.0-beta"):
+        nats_checks.check_version(version)
+    monkeypatch.setattr(nats_checks, "SERVER_LEAST", (99, 0))
+    with pytest.raises(LogUnavailable, match=r"99\.0 or newer"):
+        run(opened(url))  # type: ignore[arg-type]
+
+
 def test_changed_settings_are_refused(url: str) -> None:
     """A stream that was told to drop old messages, or that is no log, does not open."""
 
@@ -124,6 +136,18 @@ def test_changed_settings_are_refused(url: str) -> None:
         await engine.link.insist(f"STREAM.UPDATE.{engine.stream.name}", foreign)
         with pytest.raises(LogUnavailable, match="format 99"):
             await opened(url)
+
+    run(work())
+
+
+def test_processes_that_make_a_log_together_make_one(url: str) -> None:
+    """Several processes open a log that is not there yet at the same moment: it is the same log for all of them."""
+
+    async def work() -> None:
+        engines = await asyncio.gather(*(opened(url) for _ in range(5)))
+        assert len({engine.log_id for engine in engines}) == 1
+        records = await asyncio.gather(*(Pen(engine, engine.log_id).write(key="first") for engine in engines))
+        assert len(set(records)) == 1 and len(await read_all(engines[0])) == 1
 
     run(work())
 

@@ -62,6 +62,7 @@ class NatsEngine(Engine):
         self.link = Link(self.url)
         await self.link.connect()
         try:
+            nats_checks.check_version(self.link.server("version"))
             self.stream = Stream(self.link, token_of(self.url.log), self.url.shown)
             self.stream.on_news = self._news
             self.pen = Appender(self.stream)
@@ -88,11 +89,7 @@ class NatsEngine(Engine):
         cluster = self.stream.info.get("cluster") or {}
         names = [cluster.get("leader", ""), *(one.get("name", "") for one in cluster.get("replicas", []))]
         found = tuple(sorted(name for name in names if name))
-        return found or (self._server_name(),)
-
-    def _server_name(self) -> str:
-        info = getattr(self.link.client, "_server_info", None) or {}
-        return str(info.get("server_name", "the server"))
+        return found or (self.link.server("server_name") or "the server",)
 
     async def _listen_for_holds(self) -> None:
         pen = self.pen

@@ -14,6 +14,9 @@ import msgspec
 from logact import env as environment
 from logact.errors import LogUnavailable, UnknownLogUrl
 
+SERVER_LEAST = (2, 12)
+"""The first version with reads and appends of several records at once."""
+
 MONITOR_S_MAX = 3.0
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
 
@@ -88,6 +91,18 @@ async def look(monitors: tuple[str, ...], holders: tuple[str, ...]) -> Sync:
 def _varz(address: str) -> _Said:
     with urllib.request.urlopen(f"{address}/varz", timeout=MONITOR_S_MAX) as answer:  # noqa: S310  # http(s) only
         return msgspec.json.decode(answer.read(ANSWER_BYTES_MAX), type=_Said)
+
+
+def check_version(version: str) -> None:
+    """Raise LogUnavailable if a server is older than what LogAct uses."""
+    numbers = tuple(int(part) for part in version.split("-", maxsplit=1)[0].split(".")[:2] if part.isdigit())
+    if numbers < SERVER_LEAST:
+        raise LogUnavailable(
+            "The NATS server is too old",
+            received=version or "no version",
+            expected=f"{'.'.join(map(str, SERVER_LEAST))} or newer",
+            todo="upgrade the servers",
+        )
 
 
 def refuse_unless_safe(sync: Sync, *, allowed: bool) -> None:

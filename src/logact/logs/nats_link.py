@@ -161,6 +161,10 @@ class Link:
         """The largest message that the server takes, in bytes."""
         return int(self.client.max_payload) if self.client is not None else 0
 
+    def server(self, name: str) -> str:
+        """What the server said of itself when this connection was made: its ``version``, its ``server_name``."""
+        return str((getattr(self.client, "_server_info", None) or {}).get(name, ""))
+
     # --- requests ------------------------------
 
     async def ask(self, subject: str, payload: bytes = b"", headers: Headers | None = None) -> Any:

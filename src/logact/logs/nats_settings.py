@@ -9,7 +9,7 @@ from typing import Any
 
 from logact import env as environment
 from logact.errors import LogUnavailable
-from logact.logs.nats_link import NAME_IN_USE, NO_STREAM, NOT_CLUSTERED, Link, Refused
+from logact.logs.nats_link import NAME_IN_USE, NO_STREAM, NOT_CLUSTERED, WINDOW_S, Link, Refused
 from logact.logs.nats_side import refused
 
 FORMAT = 1
@@ -35,11 +35,24 @@ async def find_or_create(link: Link, name: str, subject: str, shown: str, replic
         try:
             return await link.insist(f"STREAM.CREATE.{name}", {**config, **common_settings(count)})
         except Refused as refusal:
-            if refusal.code == NAME_IN_USE:  # another process made it at this moment, with its own log id
-                return await link.insist(f"STREAM.INFO.{name}")
+            if refusal.code == NAME_IN_USE:  # another process makes it at this moment, with its own log id
+                return await _made_by_another(link, name, shown)
             if refusal.code != NOT_CLUSTERED or count == 1:
                 raise refused(f"JetStream refuses the log {shown}", refusal) from None
     raise LogUnavailable("The log's stream cannot be made", received=shown)
+
+
+async def _made_by_another(link: Link, name: str, shown: str) -> dict[str, Any]:
+    """The name is taken already, but until the stream is there the servers say that it is not."""
+    env = environment.current()
+    end = env.monotonic() + WINDOW_S
+    while True:
+        try:
+            return await link.insist(f"STREAM.INFO.{name}")
+        except Refused as refusal:
+            if refusal.code != NO_STREAM or env.monotonic() > end:
+                raise refused(f"JetStream refuses the log {shown}", refusal) from None
+        await env.sleep(0.05)
 
 
 def check_settings(name: str, config: dict[str, Any]) -> None:
