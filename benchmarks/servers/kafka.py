@@ -21,6 +21,7 @@ from benchmarks.servers import Server, ServerFailed, close_all, free_ports, list
 VERSION = "4.1.1"
 JAVA_LEAST = 17
 EMULATOR = "noida-db"
+LISTENERS = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "SECURE": "SASL_SSL", "FAR": "PLAINTEXT"}
 USER, PASSWORD = "agents", "pass/word=1&more"
 RESOLVE_S_MAX = 600.0
 
@@ -89,12 +90,13 @@ def _id() -> str:
 class KafkaBroker(Server):
     """One broker, which is a controller too."""
 
-    def __init__(self, cluster: KafkaCluster, node: int, ports: tuple[int, int, int]) -> None:
+    def __init__(self, cluster: KafkaCluster, node: int, ports: list[int]) -> None:
         super().__init__(f"kafka-{node}")
         self._user = None  # the programs may lie where only this user can read
         self.cluster = cluster
         self.node = node
-        self.port, self.controller_port, self.secure_port = ports
+        self.port, self.controller_port, self.secure_port, self.far_port = ports
+        self.proxy_port = 0  # where clients of ``far_port`` are told to connect; 0: there is no such listener
         self.archive = programs() / "classes.jsa"
         self.leaves_archive = node == 1 and not self.archive.exists()
 
@@ -113,10 +115,9 @@ class KafkaBroker(Server):
             "process.roles": "broker,controller",
             "node.id": str(self.node),
             "controller.quorum.voters": self.cluster.voters,
-            "listeners": f"PLAINTEXT://{self.address},CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.address}",
+            **self._listeners(),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": str(data),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": str(self.cluster.size),
@@ -129,19 +130,31 @@ class KafkaBroker(Server):
         }
         self.write("server.properties", "".join(f"{name}={value}\n" for name, value in settings.items()))
 
+    def _listeners(self) -> dict[str, str]:
+        """Where it listens, and where clients are told that it does."""
+        plain, secure = f"PLAINTEXT://{self.address}", f"SECURE://127.0.0.1:{self.secure_port}"
+        here, told = [plain], [plain]
+        if self.cluster.key_and_certificate:
+            here.append(secure)
+            told.append(secure)
+        if self.proxy_port:
+            here.append(f"FAR://127.0.0.1:{self.far_port}")
+            told.append(f"FAR://127.0.0.1:{self.proxy_port}")
+        here.append(f"CONTROLLER://127.0.0.1:{self.controller_port}")
+        return {
+            "listeners": ",".join(here),
+            "advertised.listeners": ",".join(told),
+            "listener.security.protocol.map": ",".join(f"{name}:{how}" for name, how in LISTENERS.items()),
+        }
+
     def _secured(self) -> dict[str, str]:
-        """A second listener with TLS and a user, if the cluster has a certificate."""
+        """TLS and a user for the secure listener, if the cluster has a certificate."""
         if not self.cluster.key_and_certificate:
             return {}
         store = self.write("server.pem", self.cluster.key_and_certificate)
         own = "listener.name.secure"
         module = "org.apache.kafka.common.security.plain.PlainLoginModule"
-        plain, secure = f"PLAINTEXT://{self.address}", f"SECURE://127.0.0.1:{self.secure_port}"
         return {
-            "listeners": f"{plain},{secure},CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"{plain},{secure}",
-            "inter.broker.listener.name": "PLAINTEXT",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL",
             f"{own}.ssl.keystore.type": "PEM",
             f"{own}.ssl.keystore.location": str(store),
             f"{own}.sasl.enabled.mechanisms": "PLAIN",
@@ -203,12 +216,9 @@ class KafkaCluster:
         self.key_and_certificate = key_and_certificate
         self.settings = QUICK if settings is None else settings
         self.id = _id()
-        ports = free_ports(3 * size)
-        self.voters = ",".join(f"{node + 1}@127.0.0.1:{ports[3 * node + 1]}" for node in range(size))
-        self.brokers = [
-            KafkaBroker(self, node + 1, (ports[3 * node], ports[3 * node + 1], ports[3 * node + 2]))
-            for node in range(size)
-        ]
+        ports = free_ports(4 * size)
+        self.voters = ",".join(f"{node + 1}@127.0.0.1:{ports[4 * node + 1]}" for node in range(size))
+        self.brokers = [KafkaBroker(self, node + 1, ports[4 * node : 4 * node + 4]) for node in range(size)]
 
     @property
     def bootstrap(self) -> str:
@@ -218,6 +228,11 @@ class KafkaCluster:
     def url(self, log: str, options: str = "", *, hosts: str = "") -> str:
         """The URL of a log on this cluster."""
         return f"kafka://{hosts or self.bootstrap}/test?log={log}{options}"
+
+    @property
+    def far_hosts(self) -> str:
+        """All brokers' addresses behind their proxies."""
+        return ",".join(f"127.0.0.1:{broker.proxy_port}" for broker in self.brokers)
 
     @property
     def secure_hosts(self) -> str:

@@ -29,10 +29,12 @@ def nats() -> Iterator[NatsCluster]:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[kafka_kit.KafkaLike]:
-    """Kafka with brokers that nobody kills (see the crash tests for those); each test takes log names of its own."""
+    """Kafka; each test takes log names of its own, and leaves the brokers as they were (see ``cluster``)."""
     server = kafka_kit.start_kafka()
     yield server
     server.close()
+    for network in kafka_kit.networks.values():
+        network.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

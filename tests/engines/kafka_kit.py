@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Callable
 
 from benchmarks.servers.kafka import Emulator, KafkaCluster, missing
 from cryptography import x509
@@ -11,12 +12,79 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.engines.proxy import Proxy
+
 KafkaLike = KafkaCluster | Emulator
 
 
 def start_kafka() -> KafkaLike:
-    """Start what this machine can run."""
-    return Emulator().start() if missing() else KafkaCluster(key_and_certificate=key_and_certificate()).start()
+    """Start what this machine can run. A real cluster listens in clear, with TLS, and behind a network."""
+    if missing():
+        return Emulator().start()
+    cluster = KafkaCluster(key_and_certificate=key_and_certificate())
+    network = Network([broker.far_port for broker in cluster.brokers])
+    networks[cluster.id] = network
+    for broker, port in zip(cluster.brokers, network.ports, strict=True):
+        broker.proxy_port = port
+    try:
+        return cluster.start()
+    except BaseException:
+        network.close()
+        raise
+
+
+class Network:
+    """A bad network between clients and all brokers of a cluster: one proxy for each, used as one ``Proxy``."""
+
+    def __init__(self, targets: list[int]) -> None:
+        self._proxies = [Proxy(target) for target in targets]
+        self.ports = [proxy.port for proxy in self._proxies]
+
+    @property
+    def delay_s(self) -> float:
+        return self._proxies[0].delay_s
+
+    @delay_s.setter
+    def delay_s(self, seconds: float) -> None:
+        for proxy in self._proxies:
+            proxy.delay_s = seconds
+
+    @property
+    def resets(self) -> int:
+        return sum(proxy.resets for proxy in self._proxies)
+
+    @property
+    def answers_lost(self) -> int:
+        return sum(proxy.answers_lost for proxy in self._proxies)
+
+    def stall(self) -> None:
+        self._all(Proxy.stall)
+
+    def resume(self) -> None:
+        self._all(Proxy.resume)
+
+    def reset(self) -> None:
+        self._all(Proxy.reset)
+
+    def cut(self) -> None:
+        self._all(Proxy.cut)
+
+    def restore(self) -> None:
+        self._all(Proxy.restore)
+
+    def lose_answers(self, count: int) -> None:
+        self._all(lambda proxy: proxy.lose_answers(count))
+
+    def close(self) -> None:
+        self._all(Proxy.close)
+
+    def _all(self, what: Callable[[Proxy], None]) -> None:
+        for proxy in self._proxies:
+            what(proxy)
+
+
+networks: dict[str, Network] = {}
+"""The network of each cluster, by the cluster's id."""
 
 
 def key_and_certificate() -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 from benchmarks.servers.kafka import KafkaBroker, KafkaCluster
 from confluent_kafka import KafkaException
 
-from tests.engines.agent_job import killed_parts
+from tests.engines.agent_job import bad_network, killed_parts
+from tests.engines.kafka_kit import networks
+from tests.engines.proxy import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -45,3 +48,12 @@ def test_an_agent_whose_parts_and_broker_are_killed(cluster: KafkaCluster, tmp_p
     finally:
         killer.join()
     assert found.kills == 4
+
+
+def test_an_agent_on_a_bad_network(cluster: KafkaCluster, tmp_path: Path) -> None:
+    """Delays, stalls, resets, lost answers and a cut: nothing acts without its commit, and all of it resumes."""
+
+    def far(log: str) -> str:
+        return cluster.url(log, "&timeout_s=2", hosts=cluster.far_hosts)
+
+    bad_network(tmp_path, far, cluster.url, cast(Proxy, networks[cluster.id]))

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from benchmarks.servers import wait_until
 from benchmarks.servers.kafka import KafkaBroker, KafkaCluster
 
 from logact import codec
@@ -32,18 +31,11 @@ def leader(cluster: KafkaCluster, log: SharedLog) -> KafkaBroker:
     return cluster.leader(log.engine.wanted.topic("log"))
 
 
-def in_sync(cluster: KafkaCluster, log: SharedLog) -> int:
-    """How many copies of a log's partition are in sync."""
-    assert isinstance(log.engine, KafkaEngine)
-    return cluster.in_sync(log.engine.wanted.topic("log"))
-
-
 class Load:
     """Writers that never stop. ``acknowledged`` holds every position that was answered, by its message."""
 
-    def __init__(self, logs: list[SharedLog], writers: int, name: str = "") -> None:
+    def __init__(self, logs: list[SharedLog], writers: int) -> None:
         self.logs = logs
-        self.name = name
         self.writers = writers
         self.acknowledged: dict[str, int] = {}
         self.over = False
@@ -53,7 +45,7 @@ class Load:
         pen: Writer = self.logs[number % len(self.logs)].writer()
         turn = 0
         while not self.over:
-            message = f"{self.name}{number} {turn}"
+            message = f"{number} {turn}"
             try:
                 done = await pen.append([NewEntry(payload=note(message), role="client", name="load")])
             except AppendUnknown:
@@ -94,7 +86,7 @@ async def check(url: str, load: Load) -> None:
         lost = {message: at for message, at in load.acknowledged.items() if present.get(message) != at}
         assert lost == {}, f"{len(lost)} acknowledged entries are not where they were"
         for number in range(load.writers):
-            turns = [int(message.split()[1]) for _, message in found if message.split()[0] == f"{load.name}{number}"]
+            turns = [int(message.split()[1]) for _, message in found if message.split()[0] == str(number)]
             assert turns == sorted(turns)
         last: dict[str, str] = {}
         for stored in await read_all(log.engine):
@@ -104,26 +96,23 @@ async def check(url: str, load: Load) -> None:
 
 
 def test_the_leader_is_killed_under_load(cluster: KafkaCluster) -> None:
-    """kill -9 of the partition's leader, twice: appends go on by themselves, nothing is lost, nothing is doubled."""
+    """kill -9 of the partition's leader: appends go on by themselves, nothing is lost, nothing is doubled."""
     url = cluster.url("leader-killed")
 
     async def run() -> None:
         async with open_log(url) as one, open_log(url) as two:
-            for name in ("a", "b"):
-                load = Load([one, two], writers=6, name=name)
-                first = leader(cluster, one)
-                await load.during(first.kill)
-                assert leader(cluster, one) is not first
-                await check(url, load)
-                await asyncio.to_thread(cluster.restart, first)
-                await asyncio.to_thread(wait_until, lambda: in_sync(cluster, one) == 3, "all copies are in sync")
+            load = Load([one, two], writers=6)
+            first = leader(cluster, one)
+            await load.during(first.kill)
+            assert leader(cluster, one) is not first
+            await check(url, load)
 
     asyncio.run(run())
 
 
 def test_a_deposed_leader_falsifies_no_tail(cluster: KafkaCluster) -> None:
     """The leader hangs, another is elected and acknowledges, the old one wakes up: no tail is behind."""
-    url = cluster.url("leader-deposed")
+    url = cluster.url("leader-deposed", "&timeout_s=3")
 
     async def run() -> None:
         async with open_log(url) as one, open_log(url) as two:

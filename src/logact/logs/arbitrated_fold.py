@@ -272,6 +272,19 @@ class ArbitratedFold(Engine):
                 continue
             await self._mark()
 
+    async def _send_mark(self) -> int:
+        """A mark's offset. One whose fate is unknown is sent again: two marks say no less than one."""
+        env = environment.current()
+        end = env.monotonic() + ANSWER_S_MAX
+        while True:
+            self.marks += 1
+            try:
+                return await self.send(_MARK)
+            except AppendUnknown as error:
+                if env.monotonic() > end:
+                    raise ReadFailed("The end of the log could not be found out", received=str(error)) from error
+                await env.sleep(0.05)
+
     async def _mark(self) -> None:
         marking: asyncio.Future[LogError | None] = asyncio.get_running_loop().create_future()
         self._marking = marking
@@ -279,12 +292,8 @@ class ArbitratedFold(Engine):
         number = self._marks_begun
         failed: LogError | None = None
         try:
-            self.marks += 1
-            await self.past(await self.send(_MARK))
+            await self.past(await self._send_mark())
             self._marks_passed = number
-        except AppendUnknown as error:
-            failed = ReadFailed("The end of the log could not be found out", received=str(error))
-            raise failed from error
         except LogError as error:
             failed = error
             raise

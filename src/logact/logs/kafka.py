@@ -1,6 +1,6 @@
 """The ``kafka:`` engine: logs on Apache Kafka, replicated over several machines.
 
-``kafka://[USER@]HOST[:PORT][,HOST…]/[PREFIX][?log=NAME&copies=3&timeout_s=15&reads=proved|watermark&unsafe=0|1
+``kafka://[USER@]HOST[:PORT][,HOST…]/[PREFIX][?log=NAME&copies=3&timeout_s=10&reads=proved|watermark&unsafe=0|1
 &sasl=SCRAM-SHA-512]`` and the options for credentials and TLS that all engines on the network share. A log is one
 topic of one partition (and two beside it, for snapshots and blobs). Kafka has no conditional append: the entries
 are arbitrated (``arbitration``). This file owns the URL and what the engine says of itself.
@@ -20,7 +20,7 @@ from logact.logs.network_url import NetworkUrl
 
 PORT = 9092
 PREFIX = "logact"
-TIMEOUT_S = 15.0
+TIMEOUT_S = 10.0
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 OPTIONS = ("copies", "timeout_s", "reads", "unsafe", "sasl")
 
