@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ import msgspec
 from logact import env
 from logact.cli import describe, look
 from logact.cli.actions import story
-from logact.cli.common import json_option, put, put_json, who, with_log
+from logact.cli.common import go, json_option, put, put_json, who, with_log
 from logact.core.state import Action, State
 from logact.entry import Finding, NewEntry, Payload, Recovery, Settlement
 from logact.errors import UsageError
@@ -25,29 +26,54 @@ from logact.logs.network_url import redacted
 @click.option("--happened", "settlement", flag_value="happened", help="It did happen; the run goes on with that.")
 @click.option("--did-not-happen", "settlement", flag_value="not_happened", help="It did not; it is proposed again.")
 @click.option("--superseded", "settlement", flag_value="superseded", help="Nobody can tell; close it as unknown.")
+@click.option("--undo", is_flag=True, help="It did happen, and is taken back; LOG has to be a specification.")
+@click.option("--probe", is_flag=True, help="Ask the tool's probe now; LOG has to be a specification.")
 @click.option("--reason", default="", metavar="TEXT", help="How you know; it stands in the log.")
 @click.option("--value", metavar="TEXT", help="With --happened: what the action returned.")
 @click.option("--cite", "cites", multiple=True, type=int, metavar="N", help="Positions that support it.")
 @click.option("--by", metavar="NAME", help="Who says so; your login name by default.")
 @click.option("--executor-is-gone", is_flag=True, help="You made sure of it, where it cannot be proven from here.")
 @json_option
-def doubt_command(log: str, action: int | None, settlement: Settlement | None, as_json: bool, **more: Any) -> None:
+def doubt_command(
+    log: str,
+    action: int | None,
+    *,
+    settlement: Settlement | None,
+    as_json: bool,
+    undo: bool,
+    probe: bool,
+    **more: Any,
+) -> None:
     """Show what in LOG may or may not have happened; settle one ACTION.
 
     An action is in doubt when it was started, its executor is gone, and no result came. Look at the world
-    first: nothing is guessed here. A second answer to the same question takes no effect.
+    first: nothing is guessed here. On a terminal, ACTION without an answer asks for one. A second answer to the
+    same question takes no effect.
 
     \b
     Examples:
       logact doubt ops.db
       logact doubt ops.db 12004 --happened --reason "invoice 77 was sent"
       logact doubt ops.db 12004 --did-not-happen
+      logact doubt logact.toml 12004 --probe
+      logact doubt logact.toml 12004 --undo --reason "wrong customer"
 
     \b
     Exit codes: 0 nothing is in doubt, or it is settled; 1 it took no
     effect; 2 it is not in doubt; 4 something is in doubt.
     """
-    if settlement is not None and action is None:
+    if undo and settlement not in (None, "happened"):
+        raise UsageError("What did not happen cannot be undone", received=f"--undo and --{settlement}")
+    if (undo or probe) and not log.endswith(".toml"):
+        raise UsageError(
+            "Only the agent's tools know how",
+            received=redacted(log),
+            expected="a specification",
+            todo="name logact.toml as LOG",
+        )
+    if undo:
+        settlement, more["reason"] = "happened", more["reason"] or "it is taken back"
+    if (settlement is not None or undo or probe) and action is None:
         raise UsageError(
             "Which action?", received="no ACTION", todo=f"`logact doubt {redacted(log)}` lists what is in doubt"
         )
@@ -62,9 +88,36 @@ def doubt_command(log: str, action: int | None, settlement: Settlement | None, a
             return await _show(opened, told, action, as_json)
         return await _settle(opened, told, action, settlement, as_json=as_json, **more)
 
+    if probe and action is not None:
+        from logact.cli.doubt_tools import probe_says
+
+        answer = go(probe_says(log, action))
+        put_json(answer) if as_json else put(look.wrapped("probe", answer["said"], indent=2))
     code = with_log(log, work)
+    on_terminal = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
+    if action is not None and settlement is None and code == 4 and on_terminal:
+        settlement, undo, more["reason"] = _asked_for(log.endswith(".toml"))
+        code = with_log(log, work) if settlement is not None else code
+    if undo and not code and action is not None:
+        from logact.cli.doubt_tools import take_back
+
+        code = take_back(log, action, as_json)
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _asked_for(with_tools: bool) -> tuple[Settlement | None, bool, str]:
+    """Ask the person at the terminal what is true: (the settlement, whether to undo it, how they know)."""
+    choices = {"h": "it happened", "n": "it did not happen", "x": "nobody can tell", "l": "later"}
+    if with_tools:
+        choices["u"] = "it happened, undo it"
+    put(["", *(f"  {key}  {text}" for key, text in choices.items())])
+    chosen = click.prompt("Which is true?", type=click.Choice(list(choices)), default="l")
+    meanings: dict[str, Settlement] = {"h": "happened", "n": "not_happened", "x": "superseded", "u": "happened"}
+    settlement = meanings.get(chosen)
+    if settlement is None:
+        return None, False, ""
+    return settlement, chosen == "u", click.prompt("How do you know?", default="", show_default=False)
 
 
 def holder_gone(state: State, action: Action) -> bool | None:

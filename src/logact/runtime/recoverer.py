@@ -16,6 +16,7 @@ from logact.core.state import Action, State
 from logact.entry import Finding, Intent, NewEntry, Notice, Payload, Recovery, Undone
 from logact.errors import ConditionFailed, LogActError
 from logact.logs.base import where
+from logact.runtime import values
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.leases import Hearing, fence_off, hung, who
@@ -54,7 +55,7 @@ class Recoverer:
         self._out_of_reach: dict[int, None] = {}  # asked only since their executor could not be ended from here
         self._since: dict[int, float] = {}  # by action: since when only a thread keeps it from being settled
         self.settled = 0
-        self._unsure: set[int] = set()
+        self._unsure: dict[int, str] = {}  # by action: what its probe said that could not tell
 
     def due(self, state: State) -> list[Action]:
         """Unfinished actions of these agents that this process is not running itself."""
@@ -200,7 +201,8 @@ class Recoverer:
         elif step.verb == "undo" and tool is not None:
             await self._undo(action, tool)
         else:
-            await self._ask(action, step.reason)
+            said = self._unsure.get(action.id, "")
+            await self._ask(action, f"{step.reason} ({said})" if said else step.reason)
         self.settled += 1
         return True
 
@@ -220,14 +222,9 @@ class Recoverer:
 
     async def _probe(self, action: Action, tool: Tool, attempt: int) -> None:
         """Ask the tool whether the effect happened, and write down what it says."""
-        intent = await self.host.full_intent(action)
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
-                answer = await tool.probe(self.secrets.resolve(intent.arguments), self._context(action, intent))
-        except Exception as error:
-            answer = ProbeAnswer(happened=None, detail=f"the probe failed: {type(error).__name__}: {error}")
+        answer = await self.probed(action, tool)
         if answer.happened is None:
-            self._unsure.add(action.id)
+            self._unsure[action.id] = values.printable(self.secrets.redact_text(answer.detail))[:500]
             self.host.tail.wake()
             return
         settled = Recovery(
@@ -239,6 +236,15 @@ class Recoverer:
             value=self.secrets.redact(answer.value),
         )
         await self._write(action, self._doubt(action, "its executor is gone"), settled)
+
+    async def probed(self, action: Action, tool: Tool) -> ProbeAnswer:
+        """What the tool's probe says now; a probe that fails cannot tell. Writes nothing."""
+        intent = await self.host.full_intent(action)
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                return await tool.probe(self.secrets.resolve(intent.arguments), self._context(action, intent))
+        except Exception as error:
+            return ProbeAnswer(happened=None, detail=f"the probe failed: {type(error).__name__}: {error}")
 
     async def _undo(self, action: Action, tool: Tool) -> None:
         intent = await self.host.full_intent(action)
