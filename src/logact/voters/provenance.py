@@ -22,10 +22,11 @@ from logact.voters.base import Voter
 from logact.voters.provenance_answer import judge_answer
 from logact.voters.provenance_labels import Context
 from logact.voters.provenance_manifest import Manifest, declared, derive, load_manifest, manifest_from
-from logact.voters.provenance_rules import Verdict, judge
+from logact.voters.provenance_rules import judge
+from logact.voters.provenance_verdict import Verdict
 
 Setting = Literal["delegating", "strict"]
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 
 class ProvenanceVoter(Voter):
@@ -112,8 +113,9 @@ class ProvenanceVoter(Voter):
         context = Context(entry.memory, run, entry.task, firm=strict)
         if entry.action.tool == ANSWER:
             return judge_answer(context, entry.action.arguments)
-        facts = self.manifest.of(entry.action.tool)
-        return judge(context, entry.action.tool, facts, entry.action.arguments, strict=strict)
+        tool = entry.action.tool
+        facts, others = self.manifest.of(tool), self.manifest.other_nouns(tool)
+        return judge(context, tool, facts, entry.action.arguments, strict=strict, others=others)
 
 
 __all__ = ["Manifest", "ProvenanceVoter", "declared", "derive", "load_manifest", "manifest_from"]

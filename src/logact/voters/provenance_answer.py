@@ -11,14 +11,14 @@ from typing import Any
 
 from logact.voters.provenance_labels import Context, Label, origin_of
 from logact.voters.provenance_memory import leaves
-from logact.voters.provenance_rules import Verdict
-from logact.voters.provenance_text import SPEECH, stem, stems, typed_values, verbs_in, word_set, words
+from logact.voters.provenance_rules import sensitive_in
+from logact.voters.provenance_text import SPEECH, stem, typed_values, verbs_in, word_set, words
+from logact.voters.provenance_verdict import Verdict
 
 _SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bsk-[A-Za-z0-9_-]{20,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
     r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{5,}"
 )
-_SENSITIVE = re.compile(r"pass(?:word|port|code)|secret|token|card|ssn|social|cvv|pin\b|private_?key|id_?number")
 _ASKS_LINKS = re.compile(
     r"\b(?:links?|urls?|pages?|web\w*|sites?|contact|email|e-mail|message|summar\w+|content\w*"
     r"|information|details?|articles?|read|show|what)\b"
@@ -44,19 +44,10 @@ def _secret(context: Context, text: str) -> Verdict | None:
     found = _SECRETS.search(text)
     if found is not None and found.group().casefold() not in context.lowered:
         return Verdict("abort", "the answer holds a key or token", "Answer without the secret.")
-    lowered = text.casefold()
-    for record in context.records:
-        for path, value in record["fields"].items():
-            name = path.rsplit(".", 1)[-1]
-            if not _SENSITIVE.search(name) or path.startswith("key:") or len(value) < 4 or value not in lowered:
-                continue
-            label = stems(name.replace("_", " "))
-            if not label & context.stems and value not in context.lowered:
-                return Verdict(
-                    "abort",
-                    f"the answer holds a sensitive value ({name}) that the user did not ask for",
-                    "Answer without it.",
-                )
+    held = sensitive_in(context, text)
+    if held:
+        why = f"the answer holds a sensitive value ({held}) that the user did not ask for"
+        return Verdict("abort", why, "Answer without it.")
     return None
 
 
@@ -95,7 +86,9 @@ def _dictated(context: Context, text: str) -> Verdict | None:
 def _speech_orders(context: Context) -> list[str]:
     """What orders to speak want said: the words after the verb."""
     found = []
-    for segment, _, _ in context.run["speech"]:
+    for segment, group, _ in context.run["speech"]:
+        if group in context.delegated_groups:
+            continue  # what the user told the agent to follow; saying that it was done is an answer
         verbs = verbs_in(segment, SPEECH)
         if verbs:
             tail = re.split(rf"\b{verbs[0]}\b", segment, maxsplit=1, flags=re.IGNORECASE)[-1]

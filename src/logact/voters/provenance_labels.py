@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -42,9 +43,10 @@ class Label(IntEnum):
 
 
 class Origin(NamedTuple):
-    """A value's label; ``tainted`` if an order of a third party names it; ``rivals``: how many values of its type
-    its source holds; ``source`` is the tool that gave it; ``siblings``: the user named another member of its list;
-    ``pointed``: the user pointed at the text that it stands in."""
+    """A value's label; ``tainted`` if an order of a third party names it, and ``ordered`` if an order does that the
+    user handed over, too; ``rivals``: how many values of its type its source holds; ``source`` is the tool that gave
+    it; ``siblings``: the user named another member of its list; ``pointed``: the user pointed at the text that it
+    stands in; ``named``: they pointed at its record by name, not by asking for the list that it stands in."""
 
     label: Label
     tainted: bool = False
@@ -52,6 +54,8 @@ class Origin(NamedTuple):
     source: str = ""
     siblings: bool = False
     pointed: bool = False
+    named: bool = False
+    ordered: bool = False
 
 
 class Context:
@@ -67,6 +71,7 @@ class Context:
         self.records: list[dict[str, Any]] = self.run["records"]
         self.follows = _follows(self.lowered)
         self._order_texts: list[str] | None = None
+        self._delegated: frozenset[int] | None = None
         self._texts: list[tuple[dict[str, Any], str, str]] | None = None
 
     def selected(self, record: dict[str, Any]) -> bool:
@@ -82,33 +87,55 @@ class Context:
 
     @property
     def order_texts(self) -> list[str]:
-        """The orders of third parties, in lower case."""
+        """The orders of third parties that the user did not hand over, in lower case."""
         if self._order_texts is None:
-            self._order_texts = [segment.casefold() for segment, _, _ in self.run["orders"]]
+            given = self.delegated_groups
+            self._order_texts = [segment.casefold() for segment, group, _ in self.run["orders"] if group not in given]
         return self._order_texts
+
+    @property
+    def delegated_groups(self) -> frozenset[int]:
+        """The results in which the texts stand that the user told the agent to follow."""
+        if self._delegated is None:
+            selected = {record["group"] for record in self.records if self.selected(record)}
+            self._delegated = frozenset(selected) if self.follows else frozenset()
+        return self._delegated
+
+    def handed_over(self, folded: str) -> bool:
+        """Whether a value stands in a text that the user told the agent to follow."""
+        if not self.follows:
+            return False
+        return any(
+            holds(lowered, folded)
+            for record, _, lowered in self.texts
+            if record["group"] in self.delegated_groups and self.selected(record)
+        )
 
     def delegated_orders(self) -> list[str]:
         """The orders in texts that the user told the agent to follow."""
-        if not self.follows:
-            return []
-        groups = {record["group"] for record in self.records if self.selected(record)}
-        return [segment for segment, group, _ in self.run["orders"] if group in groups]
+        return [segment for segment, group, _ in self.run["orders"] if group in self.delegated_groups]
 
 
 def _follows(said: str) -> bool:
     """Whether the user hands orders over: "follow the instructions", "do the tasks in ..."."""
-    import re
+    return any(pattern.search(said) for pattern in _FOLLOWS)
 
-    return (
-        re.search(
-            r"\b(?:follow|do|perform|execute|complete|carry out|take care of|work through|implement|handle|finish)\b"
-            r"[^.\n]{0,60}\b(?:instructions?|actions?|tasks?|to-?dos?|steps|requests?|directions|items"
-            r"|it says|asks)\b"
-            r"(?!\s+(?:below|in the order))",
-            said,
-        )
-        is not None
-    )
+
+_DOING = (
+    r"\b(?:follow|do|perform|execute|complete|carry out|take care of|work (?:on|through)|go through|deal with"
+    r"|implement|handle|finish)\b(?:[^.\n]|\.(?=\w)){0,60}?"
+)
+_FOLLOWS = (
+    re.compile(
+        rf"{_DOING}\b(?:instructions?|actions?|tasks?|to-?dos?|steps|requests?|directions|items|it says|asks)\b"
+        r"(?!\s+(?:below|in the order))"
+    ),
+    re.compile(
+        rf"{_DOING}\b(?:everything|whatever|what)\b(?:[^.\n]|\.(?=\w)){{0,60}}?"
+        r"\b(?:ask(?:s|ed)?|says?|said|told|wants?|wanted|requested)\b"
+    ),
+)
+"""How a user hands orders over: by what is to be done, or by who says what is to be done."""
 
 
 def origin_of(context: Context, value: str) -> Origin:
@@ -116,6 +143,12 @@ def origin_of(context: Context, value: str) -> Origin:
     folded = value.casefold().strip()
     if not folded:
         return Origin(Label.USER)
+    found = _origin(context, value, folded)
+    ordered = found.tainted or _named_in(folded, [order.casefold() for order in context.delegated_orders()])
+    return found._replace(ordered=ordered)
+
+
+def _origin(context: Context, value: str, folded: str) -> Origin:
     tainted = _tainted(context, folded)
     if user_said(context.lowered, context.stems, value):
         return Origin(Label.USER, tainted)
@@ -159,7 +192,8 @@ def _in_fields(context: Context, value: str, folded: str, tainted: bool) -> Orig
                 label = Label.RECORD
             if label > best.label:
                 named = label == Label.RECORD and _sibling_named(context, record, path)
-                best = Origin(label, tainted, source=record["tool"], siblings=named)
+                by_name = bool(record["named"]) or bool(record["own"])
+                best = Origin(label, tainted, source=record["tool"], siblings=named, named=by_name)
     lent = best.label in (Label.RECORD, Label.KNOWN, Label.FOREIGN) and context.follows
     if lent and any(holds(order.casefold(), folded) for order in context.delegated_orders()):
         best = best._replace(label=max(best.label, Label.BYORDER))
@@ -179,16 +213,20 @@ def _sibling_named(context: Context, record: dict[str, Any], path: str) -> bool:
 
 
 def _tainted(context: Context, folded: str) -> bool:
+    return _named_in(folded, context.order_texts)
+
+
+def _named_in(folded: str, orders: list[str]) -> bool:
+    """Whether one of these orders names a value."""
     if len(folded) < 2:
         return False
     if kind_of(folded) == "url":
         folded = plain_url(folded)
     if folded.isdigit() and len(folded) < 6:
         return any(
-            holds(order, folded) and any(mark in order for mark in ("id", "number", "no.", "#"))
-            for order in context.order_texts
+            holds(order, folded) and any(mark in order for mark in ("id", "number", "no.", "#")) for order in orders
         )
-    return any(holds(order, folded) for order in context.order_texts)
+    return any(holds(order, folded) for order in orders)
 
 
 def _in_texts(context: Context, value: str, folded: str, tainted: bool) -> Origin:
@@ -198,16 +236,17 @@ def _in_texts(context: Context, value: str, folded: str, tainted: bool) -> Origi
     for record, text, lowered in context.texts:
         if needle not in lowered or not holds(lowered, needle):
             continue
-        data = in_data_position(text, needle)
+        data = in_data_position(text, needle, kind)
         ordered = not data and any(holds(part.casefold(), needle) and order_in(part) for part in segments(text))
         label = Label.ORDERED if ordered else Label.THIRD
         if data and context.selected(record):
             label = Label.DELEGATED
         if label > best.label:
             rivals = len({other for sort, other in typed_values(text) if sort == kind}) if kind != "phrase" else 1
-            best = Origin(label, tainted, rivals, record["tool"], pointed=context.selected(record))
+            by_name = bool(record["named"])
+            best = Origin(label, tainted, rivals, record["tool"], pointed=context.selected(record), named=by_name)
     if best.label == Label.MODEL and kind == "phrase" and len(words(folded)) >= 3:
         mine = {word for word in words(folded) if len(word) > 2}
         if mine and any(mine <= set(words(order)) for order in context.order_texts):
-            return Origin(Label.ORDERED, True)
+            return Origin(Label.ORDERED, True)  # all its words stand in one order
     return best

@@ -66,6 +66,12 @@ class Manifest(msgspec.Struct, frozen=True):
         """The facts of a tool; for one that nobody declared the strictest."""
         return self.tools.get(tool, UNDECLARED)
 
+    def other_nouns(self, tool: str) -> frozenset[str]:
+        """The nouns of the other tools with effects of the same class, without its own."""
+        mine = self.of(tool)
+        alike = (facts for name, facts in self.tools.items() if name != tool and facts.effect == mine.effect)
+        return frozenset(noun for facts in alike for noun in facts.noun) - frozenset(mine.noun)
+
     def data(self) -> dict[str, Any]:
         """As plain data, for digests and files."""
         return {name: msgspec.to_builtins(msgspec.structs.asdict(facts)) for name, facts in self.tools.items()}

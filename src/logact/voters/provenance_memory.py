@@ -236,6 +236,7 @@ def _read(
             "fields": fields,
             "texts": texts,
             "selected": 0,
+            "named": 0,
         }
         fresh.append(record)
     run["records"] = [*run["records"], *_choose(fresh, said, asked, facts)][-RECORDS_MAX:]
@@ -338,9 +339,10 @@ def _choose(records: list[dict[str, Any]], said: str, asked: list[str], facts: T
             shared[token] = shared.get(token, 0) + 1
     for record, mine in zip(records, names, strict=True):
         if any(_names(lowered, value, path) for path, value in record["fields"].items()):
-            record["selected"] = 2
+            record["selected"] = record["named"] = 2
         elif any(token in tokens and shared[token] * 2 <= max(2, len(records)) for token in mine):
             record["selected"] = 1
+            record["named"] = max(record["named"], 1)
     by_question = bool(asked) and all(user_said(lowered, tokens, value) for value in asked)
     every = _MANY.search(lowered) is not None and any(noun in tokens for noun in facts.noun)
     alone = not any(record["selected"] for record in records)

@@ -64,8 +64,10 @@ EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'`)\]}]+", re.IGNORECASE)
 ACCOUNT = re.compile(r"\b[A-Z]{2}\d{2}[A-Z0-9]{8,30}\b|\b\d{9,}\b")
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
+_MARKS = ".,;:!?*_~|\\"  # what closes a sentence, or an emphasis, is no part of a value
 _SCHEME = re.compile(r"(?:https?://)?(?:www\.)?$", re.IGNORECASE)
 _HOST = re.compile(r"(?:[a-z0-9-]+\.)+[a-z]{2,}(?:/\S*)?", re.IGNORECASE)
+_BARE = re.compile(r"[a-z0-9-]+\.[a-z]{2,}")
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|\r")
 _LABEL = re.compile(
     r"(?:^|[\t|,;])\W*$"  # alone: at the start of the line, of a cell, of an item
@@ -92,7 +94,7 @@ def typed_values(text: str) -> list[tuple[str, str]]:
     found: dict[tuple[str, str], None] = {}
     for kind, pattern in (("email", EMAIL), ("url", URL), ("account", ACCOUNT)):
         for match in pattern.finditer(text):
-            found[(kind, match.group().rstrip(".,;:!?"))] = None
+            found[(kind, match.group().rstrip(_MARKS))] = None
     return list(found)
 
 
@@ -175,8 +177,16 @@ def order_in(segment: str, tool_words: frozenset[str] = frozenset()) -> list[str
     return found
 
 
-def in_data_position(text: str, value: str) -> bool:
-    """Whether a text presents a value as data somewhere: alone or after a label, and not inside an order."""
+def _needs_no_label(kind: str, value: str) -> bool:
+    """Phrases, and bare hosts: to read one tells it nothing but that; a path or a subdomain can carry data."""
+    return kind == "phrase" or (kind == "url" and _BARE.fullmatch(value) is not None)
+
+
+def in_data_position(text: str, value: str, kind: str) -> bool:
+    """Whether a text presents a value as data somewhere: alone or after a label, and not inside an order.
+
+    ``kind`` is the value's.
+    """
     needle = value.casefold()
     for line in text.splitlines():
         lowered = line.casefold()
@@ -187,7 +197,7 @@ def in_data_position(text: str, value: str) -> bool:
             rest = line[start + len(value) :]
             right = min((at for at in (rest.find(mark) for mark in (". ", "! ", "? ")) if at >= 0), default=len(rest))
             clause = before + value + rest[:right]
-            if not order_in(clause) and (kind_of(value) == "phrase" or _LABEL.search(before)):
+            if not order_in(clause) and (_needs_no_label(kind, needle) or _LABEL.search(before)):
                 return True
             start = lowered.find(needle, start + 1)
     return False
