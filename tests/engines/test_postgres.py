@@ -359,6 +359,37 @@ def test_only_an_aborted_transaction_is_certain(sqlstate: str, severity: str, ce
     assert isinstance(meaning(Lost("gone"), appending=True), AppendUnknown)
 
 
+def test_forged_headers_stop_no_reader(url: str) -> None:
+    """A writer that calls the function itself may give headers that make no sense: they match nothing, none fails."""
+
+    async def work() -> None:
+        async with opened(url) as engine:
+            good = await Pen(engine).write(note("good"))
+            forged = [
+                "1",
+                '"x"',
+                "{}",
+                "[1]",
+                "[[]]",
+                '[["Intent","driver","","",1e300,"x"]]',
+                "[null]",
+                "[[[],{},1,2]]",
+            ]
+            for number, heads in enumerate(forged):
+                item = f'[{{"w":"evil {number}","n":1,"o":1,"s":1,"z":2212294583,"h":{heads}}}]'
+                values = [engine._number(), item.encode(), b"1", b"t"]
+                await engine._pool.ask(b"SELECT logact.append($1, $2, $3, $4)", values, (False, False, True, False))
+            assert await engine.tail() == 1 + len(forged)
+            for matching in (where(kinds=["Notice"]), where(kinds=["Notice"], roles=["client"])):
+                assert await numbers_of(engine, matching) == [good]
+            for matching in (where(runs=[5]), where(actions=[5]), where(agents=["x"])):
+                assert await numbers_of(engine, matching) == []
+            condition = Condition(0, where(runs=[5], actions=[7]))
+            await Pen(engine, "late").write(condition=condition)
+
+    run(work)
+
+
 # --- texts and damage ---------------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ from logact.logs.postgres_wire import Answer, Lost, ServerError, Wire
 
 TRIM_RECORDS_MAX = 2000
 CONNECTIONS = 4
-OPTIONS = ("connections", "patience", "timeout", "unsafe_durability")
+OPTIONS = ("connections", "patience", "pooler", "timeout", "unsafe_durability")
 
 
 class PostgresEngine(Engine):

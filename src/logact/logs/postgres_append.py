@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from logact.codec import EntryHead
 from logact.entry import record_of
 from logact.errors import (
     AppendUnknown,
@@ -195,7 +194,7 @@ def encode(drafts: Iterable[Draft]) -> tuple[bytes, bytes]:
             "o": offset,
             "s": len(body),
             "z": zlib.crc32(body),
-            "h": heads_text(draft.heads),
+            "h": heads_of(draft),
         }
         pieces.append(body)
         offset += len(body)
@@ -221,12 +220,12 @@ def encode(drafts: Iterable[Draft]) -> tuple[bytes, bytes]:
     return msgspec.json.encode(described), b"".join(pieces)
 
 
-def heads_text(heads: Iterable[EntryHead]) -> str:
-    """The headers of a record as ``logact.fits`` reads them."""
-    rows = [
-        (plain(head.kind), head.role, plain(head.agent), plain(head.tool), head.run, head.action) for head in heads
+def heads_of(draft: Draft) -> list[tuple[str, str, str, str, int, int]]:
+    """The headers of a record's entries as ``logact.fits`` reads them."""
+    return [
+        (plain(head.kind), plain(head.role), plain(head.agent), plain(head.tool), head.run, head.action)
+        for head in draft.heads
     ]
-    return msgspec.json.encode(rows).decode()
 
 
 def filter_clauses(matching: Filter) -> list[dict[str, list[str] | list[int]]]:

@@ -175,7 +175,7 @@ class Connector:
             synchronous=synchronous,
             standbys=standbys,
             # a pooler answers for many servers: the process that it names is none of theirs
-            pooled=pid != connection.info.backend_pid,
+            pooled=pid != connection.info.backend_pid or self.url.flag("pooler"),
             flushed=fsync == "on" and full_pages == "on",
         )
         if not self.unsafe and (synchronous == "off" or not facts.flushed):

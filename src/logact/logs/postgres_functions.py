@@ -11,22 +11,25 @@ from __future__ import annotations
 FITS = """
 CREATE FUNCTION logact.fits(p_heads jsonb, p_record bigint, p_filter jsonb) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
-    -- an entry's head is [kind, role, agent, tool, run, action]; a negative reference points into the same record
+    -- an entry's head is [kind, role, agent, tool, run, action]; a negative reference points into the same record.
+    -- Whatever a writer may have put there is only no match: it never fails a reader.
     SELECT EXISTS (
         SELECT FROM jsonb_array_elements(p_filter) AS f (clause),
-            jsonb_array_elements(p_heads) WITH ORDINALITY AS h (head, place)
+            jsonb_array_elements(CASE jsonb_typeof(p_heads) WHEN 'array' THEN p_heads ELSE '[]' END)
+                WITH ORDINALITY AS h (head, place),
+            LATERAL (SELECT
+                CASE jsonb_typeof(head -> 4) WHEN 'number' THEN (head -> 4)::numeric ELSE 0 END AS run,
+                CASE jsonb_typeof(head -> 5) WHEN 'number' THEN (head -> 5)::numeric ELSE 0 END AS action) AS n
         WHERE (NOT clause ? 'kinds' OR clause -> 'kinds' ? (head ->> 0))
             AND (NOT clause ? 'roles' OR clause -> 'roles' ? (head ->> 1))
             AND (NOT clause ? 'agents' OR clause -> 'agents' ? (head ->> 2))
             AND (NOT clause ? 'tools' OR clause -> 'tools' ? (head ->> 3))
             AND (NOT clause ? 'runs' OR clause -> 'runs' @> to_jsonb(
                 CASE WHEN head ->> 0 = 'Run' THEN p_record * 1000 + place - 1
-                    WHEN (head ->> 4)::bigint < 0 THEN p_record * 1000 - 1 - (head ->> 4)::bigint
-                    ELSE (head ->> 4)::bigint END))
+                    WHEN n.run < 0 THEN p_record * 1000 - 1 - n.run ELSE n.run END))
             AND (NOT clause ? 'actions' OR clause -> 'actions' @> to_jsonb(
                 CASE WHEN head ->> 0 = 'Intent' THEN p_record * 1000 + place - 1
-                    WHEN (head ->> 5)::bigint < 0 THEN p_record * 1000 - 1 - (head ->> 5)::bigint
-                    ELSE (head ->> 5)::bigint END))
+                    WHEN n.action < 0 THEN p_record * 1000 - 1 - n.action ELSE n.action END))
     )
 $$"""
 
@@ -119,7 +122,7 @@ BEGIN
                     IF item ? 'f' THEN
                         SELECT record INTO v_record FROM logact.records
                             WHERE log = p_log AND record > v_after AND record <= v_tail
-                                AND logact.fits(heads::jsonb, record, item -> 'f')
+                                AND logact.fits(heads, record, item -> 'f')
                             ORDER BY record LIMIT 1;
                     ELSE
                         v_record := v_after + 1;
@@ -141,7 +144,7 @@ BEGIN
         END IF;
         v_tail := v_tail + 1;
         INSERT INTO logact.records (log, record, crc, heads, body)
-            VALUES (p_log, v_tail, (item ->> 'z')::bigint, item ->> 'h', body);
+            VALUES (p_log, v_tail, (item ->> 'z')::bigint, item -> 'h', body);
         IF NOT written AND known THEN
             UPDATE logact.writers SET number = v_next, record = v_tail, digest = fingerprint
                 WHERE log = p_log AND writer = v_writer;

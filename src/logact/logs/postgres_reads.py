@@ -45,7 +45,7 @@ _COUNT = (
 )
 PLAIN = _PAGE.format(there="0::bigint", fits="", bytes=PAGE_BYTES_MAX).encode()
 FILTERED = _PAGE.format(
-    there=_COUNT, fits=" AND logact.fits(heads::jsonb, record, $5::jsonb)", bytes=PAGE_BYTES_MAX
+    there=_COUNT, fits=" AND logact.fits(heads, record, $5::jsonb)", bytes=PAGE_BYTES_MAX
 ).encode()
 
 

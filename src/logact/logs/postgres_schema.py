@@ -36,7 +36,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             log integer NOT NULL,
             record bigint NOT NULL,
             crc bigint NOT NULL,
-            heads text NOT NULL,
+            heads jsonb NOT NULL,
             body bytea NOT NULL,
             PRIMARY KEY (log, record)
         )""",
