@@ -68,7 +68,8 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no log %', p_log USING ERRCODE = 'LA002';
     END IF;
-    FOR item IN SELECT value FROM jsonb_array_elements(p_items) LOOP
+    FOR place IN 0 .. jsonb_array_length(p_items) - 1 LOOP
+        item := p_items -> place;
         body := substring(p_data FROM (item ->> 'o')::integer FOR (item ->> 's')::integer);
         fingerprint := sha256(body);
         v_writer := item ->> 'w';
