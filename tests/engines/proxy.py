@@ -156,6 +156,8 @@ class Proxy:
                 group.create_task(self._pump(far_reader, writer, pair, answers=True))
         except* (OSError, ConnectionError):
             pass
+        except* asyncio.CancelledError:
+            pass  # the proxy is closed: asyncio would complain of a handler that was cancelled
         finally:
             self._open.discard(pair)
             for one in pair:
