@@ -122,6 +122,21 @@ def test_waiting_for_a_circuit_is_no_try_of_a_schedule() -> None:
     assert (now.retries, now.scheduled, now.waited) == (4, 4, 4)
 
 
+def test_a_certain_failure_of_a_further_attempt_says_nothing_of_the_one_before() -> None:
+    """The first attempt may have done it (it was said that it did not, and a retry got a new external key)."""
+    log, run = begun()
+    log.infer(run, "send")
+    inference = log.run_state(run).inference
+    action = log.started(run, effect="idempotent", inference=inference)
+    log.recover(action, "restart")
+    log.start(action, writer="other")
+    log.say(Result(intent=action, attempt=2, error=GONE, retry_at_ms=2000), writer="other")
+    assert not log.why
+    assert (log.status(action), log.action(action).happened) == ("failed", None)
+    again = log.propose(run, effect="idempotent", inference=inference, retry_of=action)
+    assert log.action(again).key_of == action
+
+
 def test_who_was_found_hung_begins_nothing_any_more() -> None:
     """What it runs is in doubt; its starts, intents and votes take no effect; what it reports still counts."""
     log, run = begun()

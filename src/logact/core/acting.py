@@ -93,7 +93,8 @@ def on_result(state: State, entry: Entry, result: Result) -> str:
     if error is None:
         action.status, action.happened = "executed", True
     elif error.definite:
-        action.status, action.happened = "failed", False
+        # of one attempt: an earlier one, of which nothing is known, may have done it
+        action.status, action.happened = "failed", False if len(action.attempts) == 1 else None
     elif error.kind in AMBIGUOUS and action.intent.effect in ("reversible", "irreversible"):
         action.status, action.reason = "in_doubt", error.message
         return ""

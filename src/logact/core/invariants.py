@@ -22,6 +22,8 @@ NAMES: dict[str, str] = {
     "tampering_shows": "A changed, dropped or reordered entry is found.",
     "recovery_is_bounded": "A restart reads what came after the last checkpoint, and what it names.",
     "roles_are_enforced": "An entry by a role that may not append it takes no effect.",
+    "leases_are_honoured": "Only who gave no sign of life for a whole lease is fenced off, and ended.",
+    "breakers_hold": "While a tool's circuit is open nothing of it starts before its time, and then one trial.",
 }
 """Every invariant's name and what it says."""
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from logact import codec
 from logact.core import invariants, machine, voting
+from logact.core.acting import HUNG
 from logact.core.invariants import require
 from logact.core.state import OPEN, Action, State
-from logact.entry import MAY_APPEND, Abort, Checkpoint, Commit, Entry, Vote
+from logact.entry import MAY_APPEND, Abort, Checkpoint, Commit, Entry, Finding, Vote
 from logact.errors import InvariantViolated
 from logact.logs.base import Draft
+from logact.runtime.leases import SIGNS
 from logact.testing.ballots import could_pass, may_pass
 from logact.testing.loop import ProcessDied
 from logact.testing.simulated_log import SimulatedLog
 from logact.testing.town import FORBIDDEN, Effect, Town
-from logact.testing.world import Process, World
+from logact.testing.world import EPOCH_MS, Process, World
 from logact.tools import ToolContext
 
 
@@ -37,6 +39,7 @@ class Checker:
         self.forged: dict[str, str] = {}  # incarnation of a forger -> the invariant its effect would break
         self.checkpoints: list[tuple[int, int]] = []  # (record of the checkpoint, position up to which it folds)
         self.watches = 0
+        self.heard: dict[str, float] = {}  # by incarnation: when its last sign of life became durable
         log.committed = self.committed
         town.checker = self
 
@@ -60,6 +63,8 @@ class Checker:
         self.chains[position] = state.chain
         if state.halted and not self.halted_at:
             self.halted_at = position
+        if entry.kind in SIGNS:
+            self.heard[entry.author.incarnation] = self.world.loop.time()
         if state.verdict:
             return
         allowed = MAY_APPEND.get(entry.author.role, frozenset())  # type: ignore[call-overload]
@@ -73,6 +78,8 @@ class Checker:
             require(broken, False, f"the forged {entry.kind} {position} takes effect")
         invariants.check_state(state)
         payload = entry.payload
+        if isinstance(payload, Finding) and payload.code == HUNG:
+            self._hung(payload)
         if isinstance(payload, Vote):
             self._vote(entry, payload)
         elif isinstance(payload, Commit):
@@ -117,6 +124,27 @@ class Checker:
             allowed(name, votes, intent.tool, intent.effect) is passed,
             f"{self.item(action)} {'passes' if passed else 'is rejected'} under {name!r}, and {said}",
         )
+
+    def _hung(self, finding: Finding) -> None:
+        """Somebody is fenced off since its lease ran out: it did."""
+        life = self.state.incarnations[finding.holder]
+        lease_s = life.birth.lease_ms / 1000 if life.birth is not None else 0.0
+        silent_s = self.world.loop.time() - self.heard.get(finding.holder, 0.0)
+        require(
+            "leases_are_honoured",
+            silent_s >= lease_s - 0.001,
+            f"{finding.holder} gave a sign of life {silent_s:.2f} s ago, and its lease is {lease_s:g} s",
+        )
+
+    def holders(self) -> frozenset[int]:
+        """The process ids of those who began an action that is not settled."""
+        found = []
+        for action in self.open_actions():
+            current = action.current
+            life = self.state.incarnations.get(current.incarnation) if current is not None else None
+            if life is not None and life.birth is not None:
+                found.append(life.birth.pid)
+        return frozenset(found)
 
     # --- moments ------------------------------
 
@@ -165,6 +193,20 @@ class Checker:
         life = self.state.incarnations.get(current.incarnation) if current is not None else None
         mine = life is not None and life.birth is not None and life.birth.pid == pid
         return current.incarnation if current is not None and mine else "(another process)"
+
+    def crossing(self, context: ToolContext) -> None:
+        """A tool is called whose environment may be gone: while its circuit is open, by one trial and in time."""
+        action = self.state.actions.get(context.action)
+        circuit = self.state.circuit(action.intent) if action is not None else None
+        current = action.current if action is not None else None
+        if action is None or circuit is None or current is None or current.position < circuit.at:
+            return
+        require(
+            "breakers_hold", circuit.trial == action.id, f"{action.id} is called beside the trial {circuit.trial}"
+        )
+        early_ms = circuit.until_ms - EPOCH_MS - self.world.loop.time() * 1000
+        jumped = self.world.fired["clock_jump"] > 0
+        require("breakers_hold", jumped or early_ms <= 5, f"{action.id} is called {early_ms:.0f} ms too early")
 
     def reading(self, context: ToolContext, item: str) -> None:
         """A read runs: also only after everything is durable."""

@@ -170,7 +170,7 @@ class SimLoop(asyncio.BaseEventLoop):
             process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
             if process is not None:
                 if process.frozen_until > self._now:
-                    self._hold(handle, process.frozen_until)
+                    self._hold(process, handle)
                     continue
                 if not process.may_step():
                     continue
@@ -179,9 +179,19 @@ class SimLoop(asyncio.BaseEventLoop):
                 raise StepLimit(f"{self.steps_max} steps at {self._now:.3f} s: something spins")
             handle._run()
 
-    def _hold(self, handle: asyncio.Handle, until: float) -> None:
+    def _hold(self, process: Process, handle: asyncio.Handle) -> None:
         """Run a step later: its process is frozen, and time goes by without it."""
-        self.call_at(until, self._waiting.append, handle, context=contextvars.Context())
+        if not process.held:
+            self.call_at(process.frozen_until, self.thaw, process, context=contextvars.Context())
+        process.held.append(handle)
+
+    def thaw(self, process: Process) -> None:
+        """A frozen process goes on where it stopped, if its time has come."""
+        if process.frozen_until <= self._now:
+            self._waiting.extend(process.held)
+            process.held.clear()
+        elif process.held:  # it was frozen again meanwhile
+            self.call_at(process.frozen_until, self.thaw, process, context=contextvars.Context())
 
     def _pick(self, ready: list[asyncio.Handle]) -> int:
         if len(ready) == 1:

@@ -13,7 +13,7 @@ import msgspec
 
 Form = Literal["inline", "decoupled", "own"]
 Fate = Literal["lost", "committed_then_error", "error_then_committed", "slow", "unavailable"]
-EventKind = Literal["kill", "stop", "cut", "jump", "pause", "forge", "cancel", "policy"]
+EventKind = Literal["kill", "stop", "hang", "cut", "jump", "pause", "forge", "cancel", "policy"]
 
 FATES: tuple[Fate, ...] = ("lost", "committed_then_error", "error_then_committed", "slow", "unavailable")
 VOTER_FAULTS = ("raise", "nonsense", "silent", "slow")
@@ -21,6 +21,10 @@ BALLOT_FAULTS = (*VOTER_FAULTS, "late")
 """``late``: the vote comes when the time for a decision is over, and before the voter is given up."""
 CALM_AT_S = 12.0
 """From this moment on nothing goes wrong any more, and everything has to come to an end."""
+
+HANG_POINTS = ("before_effect", "after_effect", "before_started", "after_started", "before_result")
+FOR_EVER_S = 2_000.0
+"""Longer than a run may take: who hangs for so long goes on only if somebody does something about it."""
 
 PROCESSES: dict[Form, tuple[str, ...]] = {
     "inline": ("agent", "person"),
@@ -71,6 +75,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[tuple[str, int, int], ...] = ()
     events: tuple[Event, ...] = ()
     voters: tuple[tuple[str, int, str], ...] = ()
+    hangs: tuple[tuple[str, str, int, float], ...] = ()
+    away: tuple[tuple[float, float], ...] = ()
     in_flight: Literal["arrives", "dropped", "either"] = "arrives"
     checkpoint_every: int = 0
     engine: Literal["memory", "sqlite", "arbitrated"] = "memory"
@@ -89,7 +95,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             return eager if eager and dice.random() < 0.85 else dice.choice(names)
 
         rough = dice.choice((0, 1, 2, 4))  # a quarter of the plans are nearly free of faults
-        kinds: tuple[EventKind, ...] = ("kill", "kill", "stop", "cut", "jump", "pause", "forge", "cancel", "policy")
+        kinds: tuple[EventKind, ...] = (
+            "kill",
+            "kill",
+            "stop",
+            "cut",
+            "jump",
+            "pause",
+            "forge",
+            "cancel",
+            "policy",
+            "hang",
+        )
         return cls(
             schedule=1 + dice.randrange(2**31),
             form=form,
@@ -120,6 +137,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
                         for _ in range(rough // 2)
                     }.items()
                 )
+            ),
+            hangs=tuple(
+                (name, dice.choice(HANG_POINTS), nth, round(dice.choice((3.0, 9.0, 14.0, FOR_EVER_S)), 1))
+                for name, nth in sorted({(who(), dice.randrange(3)) for _ in range(rough // 2)})
+            ),
+            away=tuple(
+                (round(dice.random() * 6, 2), round(0.5 + dice.random() * 5, 2))
+                for _ in range(dice.choice((0, rough)))
             ),
             in_flight=dice.choice(("arrives", "dropped", "either")),
             checkpoint_every=dice.choice((0, 0, 20, 40)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from logact.agent import LogActAgent
+from logact.core.breaking import Breaker
 from logact.core.settling import ANSWER
 from logact.core.views import Action
 from logact.entry import Cancel, Control, Input, NewEntry, Payload, Recovery, Run, own
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 AGENT = "ops"
 DECIDE_WITHIN_MS = 30_000
 START_WITHIN_MS = 40_000
+LEASE_S = 6.0
+BREAKER = Breaker(failures=2, delay_s=0.5, delay_s_max=4.0, wait_s=120.0)
 
 Play = Callable[..., Any]
 
@@ -62,6 +65,8 @@ class Programs:
             tools=tools(),
             checkpoint_every=self.sim.plan.checkpoint_every,
             model_timeout_s=60.0,
+            lease_s=LEASE_S,
+            breaker=BREAKER,
         )
 
     def all(self) -> dict[str, Program]:

@@ -93,6 +93,7 @@ class Simulation:
         self.done: Counter[str] = Counter()
         for who, life, step in plan.steps:
             self.world.die_at[who, life] = step
+        self.world.hangs = {(who, point, nth): seconds for who, point, nth, seconds in plan.hangs}
         self.world.points = {(who, nth): after_s for who, nth, after_s in plan.points}
 
     def _open_log(self, directory: Path | None) -> SimulatedLog:
@@ -127,6 +128,9 @@ class Simulation:
         elif kind == "stop" and who in world.live:
             world.count("stop")
             world.stop(who)
+        elif kind == "hang" and who in world.live:
+            world.count("hang")
+            world.freeze(who, event.amount * 4)
         elif kind == "cut":
             world.count("cut_off")
             self.log.cut.add(who)
@@ -152,6 +156,13 @@ class Simulation:
         """Nothing goes wrong from here on."""
         world = self.world
         world.points.clear()
+        world.hangs.clear()
+        self.town.away.clear()
+        busy = self.checker.holders()
+        for name, live in list(world.live.items()):
+            # who holds an action that it began stays stopped, where there is somebody to notice it and to end it
+            if live.held and (live.pid not in busy or self.plan.form != "decoupled"):
+                world.thaw(name)
         world.die_at.clear()
         for process in world.live.values():
             process.spare()
@@ -180,6 +191,8 @@ class Simulation:
                 self.plan.points,
                 self.plan.steps,
                 self.plan.events,
+                self.plan.hangs,
+                self.plan.away,
                 self.plan.voters,
             )
         )

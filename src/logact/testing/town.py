@@ -34,7 +34,7 @@ FORBIDDEN = "wipe"
 BUDGET = 2
 """How many times ``send`` may be proposed before the budget voter refuses."""
 
-MENU = ("look", "put", "stamp", "book", "hold", "pay", "send", "wipe", "fail", "murk", "haze", "drag")
+MENU = ("look", "put", "stamp", "book", "hold", "pay", "send", "wipe", "fail", "murk", "haze", "drag", "ferry")
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -66,6 +66,7 @@ class Town:
         self.answers: dict[tuple[str, str], set[bool]] = {}  # (voter, item) -> what it truly answered
         self.voter_faults = {(name, nth): fault for name, nth, fault in plan.voters}
         self.questions: Counter[str] = Counter()
+        self.away = list(plan.away)  # when (from, for so long) the environment of ``ferry`` is gone
         self._luck = Choices(plan.schedule, "luck")
 
     # --- effects ------------------------------
@@ -100,6 +101,8 @@ class Town:
         self.inside[context.action] = process.pid
         try:
             await asyncio.sleep(self._luck.delay(0.0, 0.01))
+            if tool == "ferry":
+                self._cross(context)
             if tool == "fail":
                 raise ToolError("it is closed today", kind="permanent", definite=True)
             if tool in ("murk", "haze"):
@@ -118,6 +121,18 @@ class Town:
         finally:
             if not process.dead:
                 self.inside.pop(context.action, None)
+
+    def _cross(self, context: ToolContext) -> None:
+        """A call that needs an environment: judged by what is known of it, then refused while it is gone."""
+        if self.checker is not None:
+            try:
+                self.checker.crossing(context)
+            except LogActError as error:
+                self.world.fail(error)
+        now = self.world.loop.time()
+        if any(begins <= now < begins + lasts for begins, lasts in self.away):
+            self.world.count("environment_gone")
+            raise ToolError("the ferry does not run", kind="environment", definite=True)
 
     # --- the model ------------------------------
 
@@ -270,7 +285,7 @@ def _tool(name: str) -> Tool:
 
     if name == "look":
         return Tool(run, name=name, effect="read")
-    if name == "put":
+    if name in ("put", "ferry"):
         return Tool(run, name=name, effect="idempotent")
     if name == "stamp":
         return Tool(stamp, name=name, effect="idempotent")

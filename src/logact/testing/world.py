@@ -69,6 +69,9 @@ class SimEnv(Env):
     def alive(self, identity: ProcessIdentity) -> bool | None:
         return self.owner.world.is_alive(identity.pid)
 
+    def end(self, identity: ProcessIdentity) -> bool:
+        return identity.pid != self.owner.pid and self.owner.world.end(identity.pid)
+
 
 class Process:
     """One life of one named process."""
@@ -82,6 +85,7 @@ class Process:
         self.ended = False
         self.stopping = False
         self.frozen_until = 0.0
+        self.held: list[asyncio.Handle] = []  # its steps that wait until it is not frozen any more
         self.steps = 0
         self.tasks: list[SimTask] = []
         self.on_kill: list[Callable[[], None]] = []
@@ -112,6 +116,10 @@ class Process:
         if hook is not None:
             hook()
             self.check_alive()
+        hang_s = self.world.hangs_at_point(self, name)
+        if hang_s:
+            self.world.count(f"hang_{name}" if name.endswith("effect") else "hang")
+            self.world.freeze(self.name, hang_s)
         if self.world.dies_at_point(self, name):
             self.world.count(f"kill_{name}" if name.endswith("effect") else f"kill_{name.partition('_')[0]}_append")
             self.world.crash(self.name)
@@ -140,6 +148,8 @@ class World:
         self.clock_offsets_s: dict[str, float] = {}
         self.die_at: dict[tuple[str, int], int] = {}
         self.points: dict[tuple[str, int], float] = {}
+        self.hangs: dict[tuple[str, str, int], float] = {}
+        self.passed: Counter[tuple[str, str]] = Counter()
         self.hooks: dict[tuple[str, str], Callable[[], object]] = {}
         self.reached: Counter[str] = Counter()
         self.points_seen: Counter[str] = Counter()
@@ -211,6 +221,29 @@ class World:
     def freeze(self, name: str, seconds: float) -> None:
         """The process takes no step for so long after its present one, and knows nothing of it."""
         self.live[name].frozen_until = self.loop.time() + seconds
+
+    def thaw(self, name: str) -> None:
+        """A frozen process goes on."""
+        process = self.live[name]
+        process.frozen_until = 0.0
+        self.loop.thaw(process)
+
+    def end(self, pid: int) -> bool:
+        """One process ends another that hangs: it is killed, and begins its next life after a while."""
+        process = self.processes[pid - 1] if 0 < pid <= len(self.processes) else None
+        if process is None or process.dead:
+            return False
+        self.count("hung_ended")
+        self.crash(process.name)
+        return True
+
+    def hangs_at_point(self, process: Process, name: str) -> float:
+        """For how long the plan has this process stopped at this point (0.0: it goes on)."""
+        if not self.hangs:
+            return 0.0
+        nth = self.passed[process.name, name]
+        self.passed[process.name, name] += 1
+        return self.hangs.pop((process.name, name, nth), 0.0)
 
     def crash(self, name: str) -> None:
         """Kill a process and start its next life after a while."""

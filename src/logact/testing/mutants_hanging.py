@@ -1,0 +1,66 @@
+"""Broken versions of what supervises: leases, the end of who hangs, circuit breakers. Each is caught by its check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+from unittest import mock
+
+import msgspec
+
+from logact.core import driving
+from logact.runtime.circuits import Circuits
+from logact.runtime.host import Host
+from logact.runtime.leases import Hearing
+from logact.testing.plan import Plan
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One broken version: which guarantee, who catches it, how it is broken, and in which plans it shows."""
+
+    name: str
+    guarantee: int
+    caught_by: str
+    patch: Callable[[ExitStack], None]
+    adapt: Callable[[Plan], Plan] = lambda plan: plan
+
+
+def _set(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+    stack.enter_context(mock.patch.object(owner, name, value))
+
+
+def _impatient(stack: ExitStack) -> None:
+    """A lease counts as over at once."""
+    _set(stack, Hearing, "silent_s", lambda self, incarnation: 1e9)
+
+
+def _settles_who_may_wake(stack: ExitStack) -> None:
+    """Who was fenced off counts as gone: its process is not ended, and goes on with its effect when it wakes."""
+    honest = Host.gone
+    _set(stack, Host, "end", lambda self, incarnation: True)
+    _set(stack, Host, "gone", lambda self, key: key in self.state.fenced or honest(self, key))
+
+
+def _forgets_circuits(stack: ExitStack) -> None:
+    """A breaker whose state is not minded: the next call is made at once."""
+    honest = driving.next_step
+    _set(stack, Circuits, "left_s", lambda self, agent, tool: 0.0)
+    _set(stack, driving, "next_step", lambda state, run, now_ms, **more: honest(state, run, now_ms + 10**7, **more))
+
+
+def _with_hangs(plan: Plan) -> Plan:
+    """Both executors stop in front of their first effect, and wake up after their lease."""
+    hangs = tuple((name, "before_effect", 0, 12.0) for name in ("executor-1", "executor-2"))
+    return msgspec.structs.replace(plan, hangs=hangs, points=(), steps=(), events=())
+
+
+def _with_an_environment_gone(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, away=((0.0, 8.0),), events=())
+
+
+CASES: tuple[Case, ...] = (
+    Case("impatient_lease", 12, "leases_are_honoured", _impatient, _with_hangs),
+    Case("settles_who_may_wake", 5, "nothing_acts_unseen", _settles_who_may_wake, _with_hangs),
+    Case("forgets_circuits", 13, "breakers_hold", _forgets_circuits, _with_an_environment_gone),
+)
