@@ -195,6 +195,7 @@ class LogActAgent:
         images: Sequence[tuple[bytes, str]] = (),
         key: str = "",
         wait: bool = True,
+        parent: int = 0,
     ) -> Answer:
         """Work on a task until it is answered.
 
@@ -202,9 +203,12 @@ class LogActAgent:
         stands; ``new`` starts another. A finished one with the same task raises RunFinished. ``dry_run`` proposes and
         votes, and carries out nothing but reads. Raises InDoubt if only a person can tell what happened. With
         ``wait=False`` a run that waits for nothing but people's approvals raises WaitingForApproval instead.
+        ``parent`` is the run whose sub-task it works on.
         """
         async with self._playing() as parts:
-            run_id = await self._find_or_start(parts, task, new=new, dry_run=dry_run, images=images, key=key)
+            run_id = await self._find_or_start(
+                parts, task, new=new, dry_run=dry_run, images=images, key=key, parent=parent
+            )
             return await self._drive(parts, run_id, wait=wait)
 
     async def send(self, message: str, run: int = 0, *, images: Sequence[tuple[bytes, str]] = ()) -> Answer:
@@ -569,10 +573,12 @@ class LogActAgent:
         dry_run: bool,
         images: Sequence[tuple[bytes, str]],
         key: str,
+        parent: int,
     ) -> int:
         state = parts.host.state
         if not new:
             mine = [run for run in state.runs.values() if run.agent == self.agent_id and run.dry_run == dry_run]
+            mine = [run for run in mine if not parent or run.parent == parent]
             unfinished = [run for run in mine if (run.status == "running" and run.context) or run.inbox]
             for run in reversed(unfinished):
                 if task is None or run.title == task:
@@ -593,6 +599,7 @@ class LogActAgent:
             title=task,
             limits=self.limits,
             dry_run=dry_run,
+            parent=parent,
             answer_schema=msgspec.json.schema(self.answer_type) if self.answer_type is not None else None,
         )
         parts_of_input, blobs = _images(images)

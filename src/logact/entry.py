@@ -451,12 +451,21 @@ class Fence(Payload, frozen=True, kw_only=True):
 
 
 class Claim(Payload, frozen=True, kw_only=True):
-    """An agent takes a sub-task; the first claim of a task wins while its lease is held."""
+    """An agent takes a task; the first claim of a task wins while it is held (see ``core/claiming.py``).
+
+    ``run``: it is a sub-task of this run. Claiming it again renews the lease. A ``release`` that names its ``result``
+    (an ``Output`` of a run of the holder) completes the task for ever; one without gives it back. ``lapses`` is the
+    position of another's claim that ends here, since its holder is gone.
+    """
 
     task: str
     agent: str
     lease_ms: int = 0
     release: bool = False
+    run: int = 0
+    result: int = 0
+    lapses: int = 0
+    REFERENCES: ClassVar[tuple[str, ...]] = ("run", "result", "lapses")
 
 
 class Checkpoint(Payload, frozen=True, kw_only=True):
@@ -604,7 +613,7 @@ KINDS: dict[str, type[Payload]] = {
 _EVERYONE = {"Notice", "Heartbeat"}
 MAY_APPEND: dict[Role, frozenset[str]] = {
     "client": frozenset(_EVERYONE | {"Run", "Input", "Mail", "Vote", "Cancel"}),
-    "driver": frozenset(_EVERYONE | {"Inference", "Compaction", "Intent", "Mail", "Recovery"}),
+    "driver": frozenset(_EVERYONE | {"Inference", "Compaction", "Intent", "Mail", "Recovery", "Claim"}),
     "voter": frozenset(_EVERYONE | {"Vote"}),
     "decider": frozenset(_EVERYONE | {"Commit", "Abort", "Expiry"}),
     "executor": frozenset(_EVERYONE | {"Started", "Result", "Undone", "Output", "Spec", "Cancel"}),

@@ -15,6 +15,7 @@ from logact.entry import (
     KINDS,
     MAY_APPEND,
     Cancel,
+    Claim,
     Control,
     Input,
     Intent,
@@ -50,6 +51,7 @@ def within(role: str, kind: str) -> Payload:
         ("voter", "Vote"): Vote(approved=True, intent=5000, voter=NAME),
         ("driver", "Recovery"): Recovery(intent=5000, attempt=0, settlement="failed_final"),
         ("executor", "Cancel"): Cancel(intent=5000),
+        ("driver", "Claim"): Claim(task="t", agent=NAME, run=5000),
     }
     return limited.get((role, kind)) or sample(kind)
 
@@ -95,6 +97,7 @@ def test_limited_rights_end_at_their_limit(server: ServerProcess, role: str, kin
         ("voter", "Vote"): Vote(approved=True, intent=5000, voter="another"),
         ("driver", "Recovery"): Recovery(intent=5000, attempt=1, settlement="happened"),
         ("executor", "Cancel"): Cancel(scope="log"),
+        ("driver", "Claim"): Claim(task="t", agent=NAME, run=5000, lapses=4000),
     }
     hand = Hand(server, server.token(NAME, [role]), f"limits-{role}")
     outcome = hand.say(by(role, NAME, beyond[role, kind]))

@@ -120,6 +120,15 @@ def _result(done: Result) -> str:
     )
 
 
+def _claim(said: Claim) -> str:
+    of = f" of run {said.run}" if said.run else ""
+    if said.lapses:
+        return f"the claim at {said.lapses} of {said.task}{of} lapses, says {said.agent}"
+    if said.release and said.result:
+        return f"{said.agent} completes {said.task}{of} by the output at {said.result}"
+    return f"{said.agent} {'lets go of' if said.release else 'takes'} {said.task}{of}"
+
+
 def _recovery(settled: Recovery) -> str:
     word = {
         "restart": "may start again",
@@ -187,7 +196,7 @@ _TELL: dict[type, Callable[[Any], str]] = {
         said.reason,
     ),
     Heartbeat: _heartbeat,
-    Claim: lambda said: f"{said.agent} {'lets go of' if said.release else 'takes'} {said.task}",
+    Claim: _claim,
     Expiry: lambda said: f"{said.intent} is too late: {said.reason}",
     Checkpoint: lambda said: f"up to {said.upto}, {look.size(said.state.size)}",
     Trim: lambda said: f"what stood before {said.before} was dropped",

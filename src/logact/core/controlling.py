@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from logact.core import voting
+from logact.core.claiming import on_task_claim
 from logact.core.settling import give_up, reject, settle_call
 from logact.core.state import AgentState, State
 from logact.core.watching import begin_anew
@@ -116,6 +117,8 @@ def on_fence(state: State, entry: Entry, fence: Fence) -> str:
 
 
 def on_claim(state: State, entry: Entry, claim: Claim) -> str:
+    if claim.run:
+        return on_task_claim(state, entry, claim)
     holder = state.claims.get(claim.task)
     if claim.release:
         if holder != claim.agent:

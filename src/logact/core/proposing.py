@@ -20,6 +20,7 @@ def on_run(state: State, entry: Entry, run: Run) -> str:
         title=run.title,
         limits=run.limits,
         dry_run=run.dry_run,
+        parent=run.parent,
         started_ms=entry.time_ms,
         digest=chained("", f"run {run.agent}"),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from logact.entry import MAY_APPEND, Cancel, Payload, Recovery, Vote
+from logact.entry import MAY_APPEND, Cancel, Claim, Payload, Recovery, Vote
 
 Check = Callable[[str, Payload], bool]
 
@@ -26,6 +26,10 @@ def _gives_up(_: str, payload: Payload) -> bool:
     return isinstance(payload, Recovery) and payload.settlement == "failed_final" and payload.attempt == 0
 
 
+def _own_task(name: str, payload: Payload) -> bool:
+    return isinstance(payload, Claim) and payload.agent == name and payload.run != 0 and not payload.lapses
+
+
 def _one_action(_: str, payload: Payload) -> bool:
     return isinstance(payload, Cancel) and not payload.scope and payload.intent != 0
 
@@ -34,6 +38,7 @@ LIMITS: dict[tuple[str, str], tuple[str, Check]] = {
     ("client", "Vote"): ("in its own name", _own_approval),
     ("voter", "Vote"): ("in its own name", _own_vote),
     ("driver", "Recovery"): ("to give up a failed action", _gives_up),
+    ("driver", "Claim"): ("of a run's task, in its own name", _own_task),
     ("executor", "Cancel"): ("of one action", _one_action),
 }
 """Rights that reach less far than the kind: (role, kind) to what is allowed, in words and as a check."""

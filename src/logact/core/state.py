@@ -113,11 +113,23 @@ class End(msgspec.Struct, array_like=True):
     bad: bool = False
 
 
+class Held(msgspec.Struct, array_like=True):
+    """A claim that holds a sub-task: whose it is, the life that wrote it, where its latest renewal stands, and the
+    lease (ms) that the holder promised to renew it within."""
+
+    agent: str
+    incarnation: str
+    position: int
+    lease_ms: int = 0
+
+
 class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One run: where its driver stands, what it used, and which entries make up the model's context.
 
     ``trace`` are the last ends of its actions, ``idle`` how many in a row brought nothing new, ``noticed`` what was
     found about it and where (see ``core/watching.py``); all three begin anew when a person speaks, or it ends.
+    ``held`` are its sub-tasks that somebody holds, ``done`` those that are complete, with where the result stands,
+    and ``parent`` is the run whose sub-task it works on.
     """
 
     id: int
@@ -146,6 +158,9 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     trace: list[End] = []
     idle: int = 0
     noticed: dict[str, int] = {}
+    parent: int = 0
+    held: dict[str, Held] = {}
+    done: dict[str, int] = {}
 
     @property
     def waiting_calls(self) -> list[int]:
