@@ -351,7 +351,7 @@ async def environment(rounds: int, away_s: float) -> tuple[int, int, list[float]
             "bench",
             log=open_log("memory:"),
             model=model,
-            tools=[Tool(service.ask, effect="irreversible", description="Ask the service.")],
+            tools=[Tool(service.ask, effect="idempotent", description="Ask the service.")],  # a GET
             policy=OPEN,
             recovery=RetryRecovery(max_retries=100, base_delay=BACKOFF_S, max_delay=BACKOFF_S_MAX, total_s=120),
         )
