@@ -37,4 +37,4 @@ class TestCopied(EngineConformance):
 
     async def make_engine(self) -> Engine:
         old = await sealed_engine()
-        return Chain(old.log_id, [Part(MemoryEngine(), 0)], [Part(old, offset=0, end=1)])
+        return Chain(old.log_id, [Part(MemoryEngine(), 0)], [Part(old, end=1, first=True)])

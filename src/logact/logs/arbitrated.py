@@ -54,7 +54,7 @@ class ArbitratedEngine(ArbitratedFold):
         if not _refuses(answer):
             places = await self._store([(name, data) for name, data in draft.blobs if not self._stored(name)])
             with self.asking():
-                offset = await self.send(asking(draft, places))
+                offset = await self.send(asking(draft, places, self.log_id))
                 await self.past(offset, unknown="An append is in the log, and what became of it cannot be read")
                 answer = self.answer(offset)
             await self._maybe_save()

@@ -60,6 +60,7 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     version: int = VERSION
     content: str = ""
     condition: Condition | None = None
+    begins: bool = False
     blobs: tuple[BlobPlace, ...] = ()
     log: str = ""
     lookback: int = LOOKBACK_RECORDS
@@ -104,9 +105,19 @@ def unpack(value: bytes) -> tuple[Message | None, bytes]:
     return (found, body) if isinstance(found, Message) else (None, b"")
 
 
-def asking(draft: Draft, blobs: tuple[BlobPlace, ...] = ()) -> bytes:
-    """The message that asks for a draft."""
-    return pack(Message(kind="append", content=draft.content, condition=draft.condition, blobs=blobs), draft.body)
+def asking(draft: Draft, blobs: tuple[BlobPlace, ...] = (), log: str = "") -> bytes:
+    """The message that asks for a draft. ``log`` is this log's id: not the record's, where a log moved here."""
+    return pack(
+        Message(
+            kind="append",
+            content=draft.content,
+            condition=draft.condition,
+            begins=draft.begins,
+            blobs=blobs,
+            log=log,
+        ),
+        draft.body,
+    )
 
 
 def identity(body: bytes) -> str:
@@ -124,6 +135,7 @@ class Claim(msgspec.Struct, frozen=True):
     content: str
     heads: tuple[EntryHead, ...]
     condition: Condition | None
+    begins: bool = False
 
 
 def claim_of(draft: Draft) -> Claim:
@@ -136,6 +148,7 @@ def claim_of(draft: Draft) -> Claim:
         draft.content,
         draft.heads,
         draft.condition,
+        draft.begins,
     )
 
 
@@ -204,10 +217,17 @@ class Arbiter:
             head, _ = codec.read_head(body)
         except LogCorrupt:
             return None  # not a record: as if it were not there
-        if head.log != self.log_id:
+        if self.log_id not in (head.log, message.log):
             return None
         claim = Claim(
-            head.writer, head.number, identity(body), head.key, message.content, head.entries, message.condition
+            head.writer,
+            head.number,
+            identity(body),
+            head.key,
+            message.content,
+            head.entries,
+            message.condition,
+            message.begins,
         )
         answer = self.judge(claim)
         if isinstance(answer, LogError) or not answer[1]:
@@ -237,7 +257,7 @@ class Arbiter:
                 return ChainConflict(f"Writer {claim.writer} already wrote another record number {claim.number}")
             return known.record, False
         expected = (known.number if known is not None else 0) + 1
-        if claim.number != expected:
+        if claim.number != expected and not (claim.begins and known is None):
             return ChainConflict(
                 f"Writer {claim.writer} is out of step",
                 received=f"record number {claim.number}",

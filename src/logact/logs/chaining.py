@@ -57,7 +57,7 @@ async def whole(engine: Engine) -> Engine:
         seal = await seal_of(engine)
         if seal is None or not seal[1].segment:
             return engine
-        chain = Chain(engine.log_id, [Part(engine, offset=0)], [])
+        chain = Chain(engine.log_id, [Part(engine, first=True)], [])
     parts, sealed = list(chain.parts), list(chain.sealed)
     while len(parts) < SEGMENTS_MAX:
         last = parts[-1]
@@ -95,7 +95,7 @@ async def _backwards(engine: Engine) -> Chain | None:
     if begun is not None and origin.copied:
         return Chain(origin.log, [Part(engine, origin.base)], [])  # it needs nothing of what came before
     before = await _opened(origin.previous)
-    earlier = await _backwards(before) or Chain(before.log_id, [Part(before, offset=0)], [])
+    earlier = await _backwards(before) or Chain(before.log_id, [Part(before, first=True)], [])
     last = earlier.last
     found = await seal_of(before)
     if earlier.log_id != origin.log or found is None or found[1].segment != engine.log_id:

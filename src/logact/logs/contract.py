@@ -105,8 +105,9 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     ``writer`` and ``number`` identify it for ever: an engine that already holds this writer's ``number`` with
     the same ``body`` answers with its position (``fresh=False``), with another body it raises ChainConflict, and
-    a gap in a writer's numbers is a ChainConflict too. ``key`` is the caller's idempotency key, ``content`` what
-    must be equal under it. ``blobs`` become durable no later than the record.
+    a gap in a writer's numbers is a ChainConflict too. ``begins`` says that the writer's earlier records stand in
+    another segment of the log: an engine that has none of them takes the number as it is. ``key`` is the caller's
+    idempotency key, ``content`` what must be equal under it. ``blobs`` become durable no later than the record.
     """
 
     writer: str
@@ -117,6 +118,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     condition: Condition | None = None
     blobs: tuple[tuple[str, bytes], ...] = ()
+    begins: bool = False
 
 
 class StoredRecord(msgspec.Struct, frozen=True):

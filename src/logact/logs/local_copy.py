@@ -316,6 +316,9 @@ class LocalCopy(Engine):
                 return found
         return self.store.end()
 
+    def follows(self, record: int, previous: int) -> bool:
+        return self.inner.follows(record, previous)
+
     def hint(self) -> int:
         return self.inner.hint() if not self.away else self.store.end()
 

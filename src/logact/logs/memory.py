@@ -46,7 +46,7 @@ class MemoryEngine(Engine):
             if last[2] != draft.body:
                 raise ChainConflict(f"Writer {draft.writer} already wrote another record number {draft.number}")
             return last[1], False
-        if draft.number != (last[0] if last else 0) + 1:
+        if draft.number != (last[0] if last else 0) + 1 and not (draft.begins and last is None):
             raise ChainConflict(
                 f"Writer {draft.writer} is out of step",
                 received=f"record number {draft.number}",

@@ -172,7 +172,7 @@ class Memory:
                     todo="start a new incarnation",
                 )
             return record, True
-        if draft.number != number + 1:
+        if draft.number != number + 1 and not (draft.begins and not number):
             raise ChainConflict(
                 f"Writer {draft.writer} is out of step",
                 received=f"record number {draft.number}",

@@ -196,6 +196,8 @@ def encode(drafts: Iterable[Draft]) -> tuple[bytes, bytes]:
             "z": zlib.crc32(body),
             "h": heads_of(draft),
         }
+        if draft.begins:
+            item["e"] = 1
         pieces.append(body)
         offset += len(body)
         if draft.key:

@@ -89,7 +89,7 @@ BEGIN
                 answers := answers || CASE WHEN v_digest = fingerprint THEN ',1,' ELSE ',2,' END || v_record;
                 taken := taken - 1;
                 CONTINUE;
-            ELSIF v_next <> coalesce(v_number, 0) + 1 THEN
+            ELSIF v_next <> coalesce(v_number, 0) + 1 AND (known OR NOT item ? 'e') THEN
                 answers := answers || ',3,' || coalesce(v_number, 0) + 1;
                 taken := taken - 1;
                 CONTINUE;
@@ -151,7 +151,7 @@ BEGIN
                 WHERE log = p_log AND writer = v_writer;
         ELSIF NOT written THEN
             INSERT INTO logact.writers (log, writer, number, record, digest)
-                VALUES (p_log, v_writer, 1, v_tail, fingerprint);
+                VALUES (p_log, v_writer, v_next, v_tail, fingerprint);
         END IF;
         IF item ? 'k' THEN
             INSERT INTO logact.keys (log, key, record, content) VALUES (p_log, item ->> 'k', v_tail, item ->> 'c');

@@ -1,8 +1,8 @@
 """A log as a chain of sealed segments, each on an engine of its own, under one id and one row of positions.
 
 ``Chain`` is an engine made of engines. A part's record *n* is the log's record ``base + n``, so that a log that goes
-on elsewhere keeps its positions. Only the last part can be written. Numbers of writers are kept for each part, since
-an engine knows only the writers that wrote to it; an append whose fate is open, or that has a key, is first asked of
+on elsewhere keeps its positions. Only the last part can be written. A writer goes on with its own numbers in an
+engine that has never seen it (``Draft.begins``); an append whose fate is open, or that has a key, is first asked of
 the sealed parts, so that nothing is written twice.
 
 This file maps numbers. How a chain is found is ``chaining``'s, how one is made ``runtime.moving``'s.
@@ -26,31 +26,29 @@ SPURIOUS_MAX = 8
 class Part:
     """One segment: its engine, what comes before it, and (once it is sealed) the record that ends it."""
 
-    def __init__(self, engine: Engine, base: int = 0, *, end: int = 0, offset: int | None = None) -> None:
+    def __init__(self, engine: Engine, base: int = 0, *, end: int = 0, first: bool = False) -> None:
         self.engine = engine
         self.base = base
         self.end = end
-        self._offset = offset  # of every writer; None: each writer begins with its first append here
-        self._offsets: dict[str, int] = {}
+        self._first = first  # nothing comes before it: whoever has written has begun here
+        self._writers: set[str] = set()
 
     def knows(self, writer: str) -> bool:
         """Whether a writer may have written here."""
-        return self._offset is not None or writer in self._offsets
+        return self._first or writer in self._writers
 
     async def append(self, draft: Draft) -> tuple[int, bool]:
         """Append to this part; the draft's condition looks at this part alone."""
-        offset = self._offset if self._offset is not None else self._offsets.get(draft.writer)
-        first = offset is None
-        offset = draft.number - 1 if offset is None else offset  # who calls has made sure that it follows
-        if first:
-            self._offsets[draft.writer] = offset  # known before it is sent: its fate may stay open
+        new = not self.knows(draft.writer)
+        self._writers.add(draft.writer)  # known before it is sent: its fate may stay open
+        begins = draft.number > 1 and not self._first
         try:
             record, fresh = await self.engine.append(
-                msgspec.structs.replace(draft, number=draft.number - offset, condition=self._condition(draft))
+                msgspec.structs.replace(draft, begins=begins, condition=self._condition(draft))
             )
         except (ConditionFailed, LogSealed):
-            if first:
-                del self._offsets[draft.writer]
+            if new:
+                self._writers.discard(draft.writer)
             raise
         return record + self.base, fresh
 
@@ -109,7 +107,7 @@ class Chain(Engine):
             await engine.close()
 
     async def append(self, draft: Draft) -> tuple[int, bool]:
-        if draft.number > 1 and not self.last.knows(draft.writer):
+        if draft.number > 1 and not (draft.begins or self.last.knows(draft.writer)):
             found = await self._carried_over(draft)
             if found is not None:
                 return found
@@ -202,6 +200,12 @@ class Chain(Engine):
 
     def hint(self) -> int:
         return self.last.base + self.last.engine.hint()
+
+    def follows(self, record: int, previous: int) -> bool:
+        base = self.last.base
+        if previous > base:
+            return self.last.engine.follows(record - base, previous - base)
+        return record == previous + 1
 
     async def wait(self, after: int, timeout_s: float) -> bool:
         if after < self.last.base:

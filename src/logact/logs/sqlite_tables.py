@@ -77,7 +77,7 @@ class Tables:
             if last[2] != digest:
                 raise refusals.other_bytes(draft, last[1])
             return last[1], False
-        if draft.number != number + 1:
+        if draft.number != number + 1 and not (draft.begins and last is None):
             raise refusals.out_of_step(draft, number + 1)
         if draft.key:
             held = connection.execute(

@@ -78,7 +78,7 @@ class _Move:
         self.progress = progress
         self.address = lasting(target)
         self.history = now = source.engine
-        self.old = now.last if isinstance(now, Chain) else Part(now, offset=0)
+        self.old = now.last if isinstance(now, Chain) else Part(now, first=True)
         self.compared = 0
 
     async def run(self, copy: bool) -> Moved:

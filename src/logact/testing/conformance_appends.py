@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from logact import codec
 from logact.entry import BlobRef, Checkpoint, Intent, NewEntry, Seal, position_of
 from logact.errors import (
@@ -88,6 +90,21 @@ class Appends(Conformance):
             await _refused(pen, pen.draft(number=5), ChainConflict)
             await _refused(pen, first, ChainConflict)
             assert len(await read_all(engine)) == 3
+
+    @scenario
+    async def test_a_writer_that_began_in_another_segment(self) -> None:
+        """A writer whose earlier records stand elsewhere begins with any number, once, and then goes on by one."""
+        async with self.opened() as engine:
+            if not engine.segmented:
+                return  # it is never one segment of several
+            pen = Pen(engine)
+            await _refused(pen, pen.draft(number=7), ChainConflict)
+            first = msgspec.structs.replace(pen.draft(number=7), begins=True)
+            record, fresh = await engine.append(first)
+            assert fresh and await engine.append(first) == (record, False)
+            await _refused(pen, msgspec.structs.replace(pen.draft(number=9), begins=True), ChainConflict)
+            assert (await engine.append(pen.draft(number=8)))[1]
+            assert len(await read_all(engine)) == 2
 
     @scenario
     async def test_idempotency_key(self) -> None:
