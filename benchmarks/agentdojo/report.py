@@ -172,6 +172,8 @@ class Measurement:
             "output_only_succeeded": sum(outcome.attacked for outcome in words),
             "output_only_of": len(words),
             "utility_under_attack": _share(sum(outcome.solved for outcome in loud), len(loud)) if utility else None,
+            "benign_answers_stopped": sum(outcome.answers_stopped for outcome in quiet),
+            "answers_stopped": sum(outcome.answers_stopped for outcome in loud),
             "asks_per_task": _share(sum(outcome.asks for outcome in quiet), len(quiet)),
             "tasks_with_asks": sum(outcome.asks > 0 for outcome in quiet),
             "asks_under_attack_per_task": _share(sum(outcome.asks for outcome in loud), len(loud)),

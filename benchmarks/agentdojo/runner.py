@@ -27,6 +27,7 @@ class Outcome(msgspec.Struct, kw_only=True):
     attacked: bool = False
     asks: int = 0
     blocked: int = 0
+    answers_stopped: int = 0
     votes: list[tuple[str, bool | None, str]] = []
     vote_us: list[float] = []
     error: str = ""
@@ -102,4 +103,7 @@ def _settings(outcome: Outcome, voter: Beside) -> list[Outcome]:
 def _counted(outcome: Outcome) -> Outcome:
     outcome.asks = sum(reason.startswith("ask:") for _, _, reason in outcome.votes)
     outcome.blocked = sum(approved is not True for _, approved, _ in outcome.votes)
+    outcome.answers_stopped = sum(
+        approved is not True for shown, approved, _ in outcome.votes if shown.startswith("answer ")
+    )
     return outcome

@@ -283,8 +283,8 @@ def test_approving_on_the_command_line(url: str, tmp_path: Path, capsys: pytest.
     assert main(["approvals", url]) == 0
 
 
-def test_what_is_always_approved_is_drafted(url: str) -> None:
-    """Five yeses to one tool, and no no, make a draft with the arguments that were equal each time."""
+def test_what_is_always_approved_is_drafted(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Five yeses to one tool, and no no, make a draft of what was equal each time, backtested on the log."""
 
     async def people(count: int, say: Any) -> None:
         for _ in range(count):
@@ -311,6 +311,8 @@ def test_what_is_always_approved_is_drafted(url: str) -> None:
     asyncio.run(both((5,) * 5, [approve] * 5))
     ((rule, actions),) = asyncio.run(offered())
     assert rule["tool"] == "pay" and rule["arguments"] == {"amount": 5} and len(actions) == 5
+    assert main(["approvals", "--drafts", url]) == 0
+    assert "# backtest: it would have let 5 actions pass (5 fine)" in capsys.readouterr().out
     asyncio.run(both((20,), [deny]))
     assert asyncio.run(offered()) == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import msgspec
 from logact.cli import look
 from logact.cli.common import json_option, put, put_json, who, with_log
 from logact.errors import UsageError
-from logact.introspection.approvals import Quality, approvals_of, draft_rule, drafts
+from logact.introspection.approvals import Quality, approvals_of, draft_rule, drafts, tried
+from logact.introspection.backtest import Judged
 from logact.logs.base import SharedLog
 from logact.logs.network_url import redacted
 from logact.runtime.approvals import Approval, approve, deny, pending_in
@@ -115,14 +117,19 @@ def approvals_command(log: str, want_drafts: bool, as_json: bool) -> None:
       logact approvals ops.db
       logact approvals ops.db --drafts > drafts.toml
     """
-    told, found = with_log(log, approvals_of)
+
+    async def work(opened: SharedLog) -> tuple[list[Quality], list[tuple[dict[str, Any], list[int], list[Judged]]]]:
+        told, found = await approvals_of(opened)
+        offered = drafts(told) if want_drafts else []
+        return found, [(rule, actions, await tried(opened, rule)) for rule, actions in offered]
+
+    found, offered = with_log(log, work)
     if want_drafts:
-        offered = drafts(told)
-        for table, actions in offered:
+        for table, actions, backtested in offered:
             if as_json:
-                put_json({"rule": table, "actions": actions})
+                put_json({"rule": table, "actions": actions, "backtest": backtested})
             else:
-                put([f"# approved each time: {', '.join(map(str, actions))}", "[[rules]]", *pairs(table), ""])
+                put(_draft(table, actions, backtested))
         if not offered and not as_json:
             click.echo("Nothing was approved often enough, each time, to be a rule.", err=True)
         return
@@ -131,6 +138,21 @@ def approvals_command(log: str, want_drafts: bool, as_json: bool) -> None:
             put_json(one)
         return
     put(_quality(found) if found else ["Nobody has approved or denied anything."])
+
+
+def _draft(table: dict[str, Any], actions: list[int], backtested: list[Judged]) -> list[str]:
+    """A rule as TOML, with what it would have let pass in this log above it."""
+    ended = Counter(one.ended for one in backtested)
+    stopped = [str(one.action) for one in backtested if one.before == "rejected"]
+    told = ", ".join(f"{count} {how}" for how, count in sorted(ended.items()))
+    return [
+        f"# approved each time: {', '.join(map(str, actions))}",
+        f"# backtest: it would have let {len(backtested)} actions pass ({told})",
+        *([f"# CAREFUL: of these were rejected: {', '.join(stopped)}"] if stopped else []),
+        "[[rules]]",
+        *pairs(table),
+        "",
+    ]
 
 
 def _quality(found: list[Quality]) -> list[str]:

@@ -13,11 +13,12 @@ import msgspec
 
 from logact.core.settling import ANSWER
 from logact.core.state import Action, State
-from logact.entry import Entry, Finding, Intent, Vote
-from logact.introspection.backtest import REGRETTED
+from logact.entry import Entry, Finding, Intent, Policy, Vote, VoterInPolicy
+from logact.introspection.backtest import REGRETTED, Judged, backtest
 from logact.introspection.history import History, history
 from logact.logs.base import SharedLog
 from logact.voters.human import Pending
+from logact.voters.rules import ActionInterceptor
 
 QUICK_S = 3.0
 """An answer within this time can hardly have been thought about."""
@@ -143,3 +144,11 @@ def drafts(told: History) -> list[tuple[dict[str, Any], list[int]]]:
         first.pop("arguments", None)
         found.append(({**first, **({"arguments": same} if same else {})}, keys))
     return found
+
+
+async def tried(log: SharedLog, rule: dict[str, Any]) -> list[Judged]:
+    """The actions of a log that a draft would have let pass, each with what was decided and how it really ended."""
+    voter = ActionInterceptor.from_toml({"name": "draft", "rules": [rule], "default": "ask"})
+    policy = Policy(version=1, voters={"draft": VoterInPolicy(kind="rules")}, need={"all": ["draft"]})
+    found = await backtest([log], [voter], policy, answers=False)
+    return [one for one in found.judged if one.after == "approve"]
