@@ -310,6 +310,10 @@ class Emulator(Server):
     def ready(self) -> bool:
         return listens(self.port)
 
+    def close(self) -> None:
+        self.kill()  # its launcher would leave the emulator itself behind
+        super().close()
+
     def url(self, log: str, options: str = "") -> str:
         """The URL of a log on the emulator, which is opened as what it is: unsafe."""
         return f"kafka://127.0.0.1:{self.port}/test?log={log}&copies=1&unsafe=1{options}"
