@@ -56,6 +56,7 @@ bench: $(STAMP)  ## all benchmarks in full
 	$(BIN)/python -m benchmarks.semantic_recovery --json
 	$(BIN)/python -m benchmarks.engines --json
 	$(BIN)/python -m benchmarks.failover --json
+	$(BIN)/python -m benchmarks.introspection --json
 
 docs: $(STAMP)  ## write the generated pages anew
 	$(BIN)/python docs/generate.py

@@ -26,6 +26,7 @@ from logact.spec_tables import (
     AgentTable,
     BreakerTable,
     CheckpointsTable,
+    HealthTable,
     LogTable,
     ObjectTools,
     PolicyTable,
@@ -65,6 +66,7 @@ class SpecFile(Table, frozen=True, kw_only=True):
     recovery: RecoveryTable | None = None
     breaker: BreakerTable | None = None
     watch: WatchTable | None = None
+    health: HealthTable | None = None
     path: str = ""
 
     @property

@@ -43,6 +43,10 @@ def supervision(spec: SpecFile) -> dict[str, Any]:
 def check_tables(spec: SpecFile, where: Callable[..., str]) -> None:
     """Raise SpecError for numbers that fit their types and cannot be used. ``where`` names the place of a table."""
     check_supervise(spec.supervise, lambda key: where("supervise", key))
+    if spec.health is not None:
+        from logact.spec_health import check_health
+
+        check_health(spec.health, where)
     makers: tuple[tuple[str, Callable[[], object]], ...] = (
         ("recovery", lambda: recovery_of(spec.recovery) if spec.recovery is not None else None),
         ("breaker", lambda: breaker_of(spec.breaker) if spec.breaker is not None else None),

@@ -135,6 +135,24 @@ class SuperviseTable(Table, frozen=True, kw_only=True):
     on_limit: Literal["stop", "pause"] = "stop"
 
 
+class HealthTable(Table, frozen=True, kw_only=True):
+    """``[health]``: how often the agent's health is checked, and what follows from each verdict.
+
+    ``on`` maps a verdict (degraded, stuck, runaway, unsafe) to ``nothing``, ``notify``, ``ask``, ``pause``,
+    ``recover`` or ``stop``; ``notify`` where it says nothing. ``model`` is asked for its judgement, if one is named.
+    """
+
+    cron: str
+    missed: Literal["once", "skip"] = "once"
+    zone: str = "UTC"
+    model: str = ""
+    on: dict[
+        Literal["degraded", "stuck", "runaway", "unsafe"],
+        Literal["nothing", "notify", "ask", "pause", "recover", "stop"],
+    ] = {}
+    thresholds: dict[str, float] = {}
+
+
 class FilesTools(Table, frozen=True, kw_only=True):
     """``use = "files"``: read, list, search and change the files beneath ``root``."""
 

@@ -6,14 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
-from logact.cli import look
-from logact.cli.common import go, json_option, log_url, put, put_json
+from logact.cli import describe, look
+from logact.cli.common import go, json_option, log_url, put, put_json, with_log
+from logact.core.state import State
+from logact.entry import Entry
 from logact.errors import UsageError
+from logact.introspection.exporting import conversations, traces
+from logact.introspection.history import history
 from logact.introspection.importing import ImportReport, import_trajectories
 from logact.introspection.trajectories import FORMATS, read_trajectories
+from logact.logs.base import SharedLog
 from logact.logs.url import open_log
 
+EXPORTS = ("jsonl", "messages", "otlp")
 FILE_BYTES_MAX = 512 * 1024 * 1024
 
 
@@ -71,3 +78,66 @@ def _bytes(path: Path) -> bytes:
         raise UsageError(
             "The recording cannot be read", received=f"{path}: {error.strerror}", todo="check the path"
         ) from error
+
+
+@click.command("export")
+@click.argument("log")
+@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to this new file instead.")
+@click.option(
+    "--format", "form", type=click.Choice(EXPORTS), default="jsonl", show_default=True, help="In which form."
+)
+def export_command(log: str, output: str | None, form: str, **options: Any) -> None:
+    """Write LOG for other tools, as lines of JSON.
+
+    jsonl: entries as they stand, one a line, whole headers, payloads and hashes. messages: a conversation for each
+    run, one a line, in OpenAI's form. otlp: OpenTelemetry traces, one JSON object, as collectors take it. The last
+    two heed --run only.
+
+    \b
+    Examples:
+      logact log export ops.db -o ops.jsonl
+      logact log export ops.db --format messages --run 12000
+      logact log export ops.db --format otlp |
+        curl -H 'content-type: application/json' -d @- $OTLP/v1/traces
+    """
+    from logact.cli.log import wanted
+
+    runs = tuple(options["runs"])
+    choice = wanted(options)
+    if output is not None and Path(output).exists():
+        raise UsageError("The file exists", received=output, todo="name a new one")
+
+    async def work(opened: SharedLog) -> int:
+        count = 0
+        target = Path(output).open("x", encoding="utf-8") if output is not None else None  # noqa: ASYNC230, SIM115
+
+        def write(line: Any) -> None:
+            nonlocal count
+            text = msgspec.json.encode(line).decode(errors="replace")
+            count += 1
+            if target is None:
+                click.echo(text)
+            else:
+                target.write(text + "\n")
+
+        def entry_line(state: State, entry: Entry) -> None:
+            if choice.fits(entry):
+                write(describe.entry_json(entry, state.verdict))
+
+        try:
+            if form == "jsonl":
+                await history(opened, observer=entry_line)
+            elif form == "messages":
+                for one in await conversations(opened, runs):
+                    write(one)
+            else:
+                write(await traces(opened, runs))
+        finally:
+            if target is not None:
+                target.close()
+        return count
+
+    written = with_log(log, work)
+    if output is not None:
+        noun = {"jsonl": ("entry", "entries"), "messages": ("conversation", ""), "otlp": ("object", "")}[form]
+        put(f"Wrote {look.count(written, *noun)} to {output}.")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
 
 from logact.cli import look
 from logact.cli.common import F, existing_log, go, json_option, put, put_json, who
+from logact.errors import UsageError
 from logact.introspection.agentic import AgenticIntrospection, Debugged, Reply
 from logact.introspection.costs import BY, Costs, costs
 from logact.introspection.health import RECENT_S, Health
 from logact.introspection.performance import Performance, Proposal, Row
 from logact.introspection.profiler import folded
+from logact.introspection.signals import Thresholds
 from logact.models.base import Model
+
+if TYPE_CHECKING:
+    from logact.spec_change import Applied
 
 T = TypeVar("T")
 
@@ -56,12 +61,27 @@ def _model(log: str, name: str | None, *, needed: bool) -> Model | None:
     return found
 
 
+def _thresholds(log: str) -> Thresholds | None:
+    """Those of the specification's [health], if LOG is one."""
+    if not log.endswith(".toml"):
+        return None
+    from logact.spec import load_spec
+    from logact.spec_health import thresholds_of
+
+    return thresholds_of(load_spec(log).health)
+
+
 def _over(log: str, model: Model | None, work: Any, *, tokens_max: int, no_record: bool, summarise: bool) -> Any:
     """Open the log, do the work with an introspection over it, close everything."""
 
     async def inside() -> Any:
         introspection = AgenticIntrospection(
-            model, tokens_max=tokens_max, record=not no_record, summarise=summarise, author=who()
+            model,
+            thresholds=_thresholds(log),
+            tokens_max=tokens_max,
+            record=not no_record,
+            summarise=summarise,
+            author=who(),
         )
         async with existing_log(log) as opened:
             return await work(introspection, opened)
@@ -76,9 +96,20 @@ def _over(log: str, model: Model | None, work: Any, *, tokens_max: int, no_recor
 @click.argument("log")
 @click.option("--model", metavar="NAME", help="Also ask this model for its judgement; it may make the verdict worse.")
 @click.option("--all", "every", is_flag=True, help="Also of runs that ended more than a day ago.")
+@click.option("--schedule", is_flag=True, help="Check and act when [health] of the file says, until Ctrl-C.")
+@click.option("--due", is_flag=True, help="Check and act if that is due now, and end.")
 @asking
 def health_command(
-    log: str, *, model: str | None, every: bool, as_json: bool, agent: str, run: int, **how: Any
+    log: str,
+    *,
+    model: str | None,
+    every: bool,
+    schedule: bool,
+    due: bool,
+    as_json: bool,
+    agent: str,
+    run: int,
+    **how: Any,
 ) -> None:
     """How the agents of LOG are doing: a verdict, the reasons, and where they stand.
 
@@ -89,11 +120,17 @@ def health_command(
     Examples:
       logact health ops.db || notify-somebody
       logact health logact.toml --json
+      logact health logact.toml --schedule &
 
     \b
     Exit codes: 0 healthy; 1 degraded; 20 stuck; 21 runaway; 22 unsafe;
     those of errors: 2, 3, 5, 6 (see `logact --help`).
     """
+    if schedule or due:
+        from logact.cli.schedules import play
+
+        play(log, model, once=due, as_json=as_json)
+        return
     recent_s = 0.0 if every else RECENT_S
 
     def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Health]:
@@ -138,8 +175,11 @@ def _model_lines(dropped: int, failed: str) -> list[str]:
 @click.command("debug")
 @click.argument("log")
 @click.option("--model", metavar="NAME", help="Have this model explain it, and propose changes.")
+@click.option("--apply", "apply_", is_flag=True, help="Have the agent of the specification vote on the changes.")
 @asking
-def debug_command(log: str, *, model: str | None, as_json: bool, agent: str, run: int, **how: Any) -> None:
+def debug_command(
+    log: str, *, model: str | None, apply_: bool, as_json: bool, agent: str, run: int, **how: Any
+) -> None:
     """Where the time, tokens and money of LOG went, and what would help.
 
     Computed: by model, tool and voter; the slowest and dearest; what was done twice; how contexts grew; errors that
@@ -149,16 +189,41 @@ def debug_command(log: str, *, model: str | None, as_json: bool, agent: str, run
     Examples:
       logact debug ops.db
       logact debug ops.db --run 12000 --model openai:gpt-4o
+      logact debug logact.toml --apply
+
+    With --apply, LOG is a specification. Each change that can be made in it (a setting, one more rule) is proposed as
+    an action of its agent, voted on like any other, and made if it passes; `logact undo` takes it back.
     """
+    if apply_ and not log.endswith(".toml"):
+        raise UsageError("Changes are made in a specification", received=log, expected="a file such as logact.toml")
 
     def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Debugged]:
         return introspection.debug(opened, agent=agent, run=run)
 
     found: Debugged = _over(log, _model(log, model, needed=False), work, **how)
+    made = go(_applied(log, found)) if apply_ else []
     if as_json:
-        put_json(found)
-    else:
-        put(debug_lines(found))
+        put_json({**msgspec.to_builtins(found), "applied": msgspec.to_builtins(made)})
+        return
+    put(debug_lines(found))
+    for one in made:
+        word = "applied" if one.applied else f"not applied: {look.clean(one.reason)}"
+        put(look.wrapped(str(one.action), f"{look.clean(one.title)}: {word}"))
+    if apply_ and not made:
+        put("No proposal can be applied as it is.")
+
+
+async def _applied(log: str, found: Debugged) -> list[Applied]:
+    """Have the specification's agent vote on the changes, and make those that pass."""
+    from logact.spec import build_agent, load_spec
+    from logact.spec_change import change_tool, propose
+    from logact.spec_parts import tools_of
+
+    spec = load_spec(log)
+    tools = [*tools_of(spec, spec.log_url), change_tool(spec.path)]
+    agent = build_agent(spec, tools=tools)
+    async with agent.log:
+        return await propose(agent, [*found.performance.proposals, *found.proposals])
 
 
 def debug_lines(found: Debugged) -> list[str]:

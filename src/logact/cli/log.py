@@ -10,8 +10,8 @@ from typing import Any
 import click
 import msgspec
 
-from logact.cli import describe, look
 from logact.cli import exchange as _exchange
+from logact.cli import look
 from logact.cli import mending as _mending
 from logact.cli import moving as _moving
 from logact.cli.common import F, json_option, put, put_json, with_log
@@ -203,47 +203,6 @@ def _show(
 # --- the log as a thing ----------------------------------------------------------------------------------------
 
 
-@log_command.command("export")
-@click.argument("log")
-@filters
-@click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to this new file instead.")
-def export(log: str, output: str | None, **options: Any) -> None:
-    """Write entries as JSON Lines: whole headers, payloads and hashes, one entry per line.
-
-    \b
-    Example:
-      logact log export ops.db -o ops.jsonl
-    """
-    choice = wanted(options)
-    if output is not None and Path(output).exists():
-        raise UsageError("The file exists", received=output, todo="name a new one")
-
-    async def work(opened: SharedLog) -> int:
-        count = [0]
-        target = Path(output).open("x", encoding="utf-8") if output is not None else None  # noqa: ASYNC230, SIM115
-
-        def write(state: State, entry: Entry) -> None:
-            if not choice.fits(entry):
-                return
-            line = msgspec.json.encode(describe.entry_json(entry, state.verdict)).decode(errors="replace")
-            count[0] += 1
-            if target is None:
-                click.echo(line)
-            else:
-                target.write(line + "\n")
-
-        try:
-            await history(opened, observer=write)
-        finally:
-            if target is not None:
-                target.close()
-        return count[0]
-
-    written = with_log(log, work)
-    if output is not None:
-        put(f"Wrote {look.count(written, 'entry', 'entries')} to {output}.")
-
-
 @log_command.command("verify")
 @click.argument("log")
 @click.option("--witness", metavar="FILE|URL", help="Where heads were written down: a file, or another log.")
@@ -364,6 +323,7 @@ def backup(log: str, file: str, as_json: bool) -> None:
 
 
 log_command.add_command(_exchange.import_command)
+log_command.add_command(filters(_exchange.export_command))
 log_command.add_command(_mending.trim_command)
 log_command.add_command(_mending.repair_command)
 log_command.add_command(_moving.move_command)

@@ -172,7 +172,11 @@ def _noticed(run: RunProfile, state: State) -> None:
 
 
 def _step(run: RunProfile, intent: int) -> Step | None:
-    return next((step for step in reversed(run.steps) if step.position == intent), None)
+    """The remembered call whose intent stands there; nearly always the latest."""
+    for step in reversed(run.steps):
+        if step.position <= intent:
+            return step if step.position == intent else None
+    return None
 
 
 def on_started(profile: Profile, state: State, entry: Entry, started: Started) -> None:

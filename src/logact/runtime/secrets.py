@@ -29,6 +29,10 @@ class Secrets:
     def __bool__(self) -> bool:
         return bool(self._values)
 
+    def names(self) -> list[str]:
+        """The names that there are, never their values."""
+        return list(self._values)
+
     def resolve(self, value: Any) -> Any:
         """The value with every reference replaced. UsageError names a reference that is not known."""
         return _map(value, lambda text: REFERENCE.sub(self._value, text))

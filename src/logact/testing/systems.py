@@ -35,7 +35,7 @@ from logact.testing.programs import AGENT, Programs
 from logact.testing.simulated_log import Base, MemoryBase, SimulatedLog, SqliteBase
 from logact.testing.tampering import check_tampering_shows
 from logact.testing.town import Town
-from logact.testing.world import EPOCH_MS, World
+from logact.testing.world import EPOCH_MS, Program, World
 
 END_S = 900.0
 """When everything must have ended at the latest, in virtual seconds."""
@@ -178,9 +178,13 @@ class Simulation:
     def _finished_well(self, name: str) -> bool:
         return name == "agent" and self.done["run"] > 0
 
+    def programs(self) -> dict[str, Program]:
+        """What each process runs."""
+        return Programs(self).all()
+
     async def _main(self) -> None:
         world = self.world
-        for name, program in Programs(self).all().items():
+        for name, program in self.programs().items():
             world.start(name, program)
         for event in self.plan.events:
             world.later(event.at_s, self._happen, event)

@@ -1,0 +1,176 @@
+"""Changes of a specification file as a tool: what introspection proposes is applied by an action that is voted on.
+
+It sets one setting of ``introspection.changes.SETTINGS``, or adds one rule that denies. Comments and order of the
+file stay. The result holds the file as it was, so the change can be undone, if nobody changed the file since.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from logact import codec
+from logact.core.views import Action
+from logact.errors import SpecError
+from logact.introspection.changes import problem
+from logact.introspection.performance import Change, Proposal
+from logact.spec import SpecFile, dump_spec, parse_spec
+from logact.spec_tables import VoterTable
+from logact.spec_toml import line_of, pairs
+from logact.tools import Tool, ToolError
+
+if TYPE_CHECKING:
+    from logact.agent import LogActAgent
+
+NAME = "change_specification"
+
+
+class Applied(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one proposal: its action, whether the voters let it pass and it ran, and why not."""
+
+    title: str
+    action: int
+    applied: bool
+    reason: str = ""
+
+
+def changed(text: str, change: Change, *, path: str = "") -> str:
+    """A specification's text with a change made. SpecError if the change may not be made, or spoils the file."""
+    why = problem(change)
+    if why:
+        raise SpecError("This change cannot be made", received=why)
+    before = parse_spec(text, path=path)
+    wanted = _wanted(before, change)
+    for made in (_edited(text, change), dump_spec(wanted)):
+        try:
+            found = parse_spec(made, path=path)
+        except SpecError:
+            continue
+        if found == wanted:
+            return made
+    raise SpecError("The change cannot be written into the file", received=path or "the specification")
+
+
+def _wanted(before: SpecFile, change: Change) -> SpecFile:
+    """The specification that the change has to lead to."""
+    if change.rule is not None:
+        added = VoterTable(use="rules", **_rules(before, change))
+        return msgspec.structs.replace(before, voters=[*before.voters, added])
+    plain: dict[str, Any] = msgspec.to_builtins(before)
+    table = plain
+    *steps, last = change.setting.split(".")
+    for step in steps:
+        table = table.setdefault(step, {})
+    table[last] = change.value
+    return msgspec.structs.replace(
+        msgspec.convert({**plain, "tools": []}, SpecFile), tools=before.tools, path=before.path
+    )
+
+
+def _rules(before: SpecFile, change: Change) -> dict[str, Any]:
+    names = {table.name or table.use for table in before.voters}
+    name = "rules"
+    while name in names:
+        name += "-more"
+    return {"rules": [change.rule], **({"name": name} if name != "rules" else {})}
+
+
+def _edited(text: str, change: Change) -> str:
+    """The text with as little changed as possible."""
+    if change.rule is not None:
+        table = {"use": "rules", **_rules(parse_spec(text), change)}
+        return text.rstrip() + "\n\n" + "\n".join(["[[voters]]", *pairs(table), ""])
+    *section, key = change.setting.split(".")
+    line = pairs({key: change.value})[0]
+    lines = text.splitlines()
+    at = line_of(text, [*section, key])
+    if at and re.match(rf"\s*{re.escape(key)}\s*=", lines[at - 1]):
+        comment = re.search(r"\s+#[^\"']*$", lines[at - 1])
+        lines[at - 1] = line + (comment.group() if comment else "")
+        return "\n".join(lines) + "\n"
+    head = next((place for place, one in enumerate(lines) if one.strip() == f"[{'.'.join(section)}]"), None)
+    if head is None:
+        return text.rstrip() + f"\n\n[{'.'.join(section)}]\n{line}\n"
+    return "\n".join([*lines[: head + 1], line, *lines[head + 1 :]]) + "\n"
+
+
+def change_tool(path: str | os.PathLike[str]) -> Tool:
+    """The tool that changes the specification at ``path``."""
+    target = Path(path)
+
+    def change_specification(setting: str = "", value: str = "", rule: str = "", why: str = "") -> dict[str, str]:
+        """Change one setting of this agent's specification, or add one rule that denies.
+
+        Args:
+            setting: The setting, such as agent.limits.actions.
+            value: Its new value, as JSON.
+            rule: Instead of a setting: the rule, as a JSON object.
+            why: What it is good for.
+        """
+        before = _read(target)
+        try:
+            change = Change(
+                setting=setting,
+                value=msgspec.json.decode(value) if value else None,
+                rule=msgspec.json.decode(rule, type=dict[str, Any]) if rule else None,
+            )
+            after = changed(before, change, path=str(target))
+        except (SpecError, msgspec.DecodeError) as error:
+            raise ToolError(str(error), kind="permanent", definite=True) from error
+        _write(target, after)
+        return {"before": before, "after": codec.digest(after.encode())}
+
+    def undo(setting: str, value: str, rule: str, why: str, result: Any) -> str:
+        if not isinstance(result, dict) or codec.digest(_read(target).encode()) != result.get("after"):
+            raise ToolError("the file was changed since", kind="permanent", definite=True)
+        _write(target, str(result["before"]))
+        return f"{target.name} is as it was"
+
+    return Tool(change_specification, effect="reversible", name=NAME, undo=undo)
+
+
+def _read(target: Path) -> str:
+    try:
+        return target.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ToolError(f"{target.name} cannot be read: {error}", kind="permanent", definite=True) from error
+
+
+def _write(target: Path, text: str) -> None:
+    """Replace the file as a whole, so that nobody ever reads half of it."""
+    beside = target.with_name(f".{target.name}.new")
+    beside.write_text(text, encoding="utf-8")
+    beside.chmod(target.stat().st_mode & 0o777)
+    beside.replace(target)
+
+
+async def propose(agent: LogActAgent, proposals: Iterable[Proposal]) -> list[Applied]:
+    """Propose each change that can be applied, have it voted on, and carry out what passes.
+
+    ``agent`` needs the tool of :func:`change_tool`. Each is an action of its own, with its reasons as reasoning.
+    """
+    done = []
+    async with agent:
+        for one in proposals:
+            if one.change is None:
+                continue
+            arguments = {"setting": one.change.setting, "value": "", "rule": "", "why": one.title}
+            if one.change.rule is not None:
+                arguments["rule"] = msgspec.json.encode(one.change.rule).decode()
+            else:
+                arguments["value"] = msgspec.json.encode(one.change.value).decode()
+            cites = " ".join(map(str, one.cites))
+            reasoning = f"{one.why} (proposed by {one.by}; positions {cites})"
+            entry = await agent.propose_action(Action(tool=NAME, arguments=arguments, reasoning=reasoning))
+            judged = await agent.validate_action(entry)
+            reason, applied = judged.reason, False
+            if judged.approved:
+                result = await agent.execute_action(entry)
+                applied, reason = result.success, result.error
+            done.append(Applied(title=one.title, action=entry.position, applied=applied, reason=reason))
+    return done

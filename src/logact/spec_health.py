@@ -1,0 +1,114 @@
+"""``[health]`` in a specification: how often an agent's health is checked, and what follows from a verdict.
+
+``logact health SPEC --schedule`` plays it; ``watch_health`` does in code. What was done stands in the log, and is
+done again only when the verdict or its reasons change.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from logact.entry import Control, Finding, NewEntry, Notice, Payload
+from logact.errors import LogActError, SpecError
+from logact.introspection.agentic import AgenticIntrospection
+from logact.introspection.health import Health
+from logact.introspection.profiler import folded
+from logact.introspection.signals import Thresholds
+from logact.logs.base import SharedLog, where
+from logact.runtime.scheduler import Due, Job, Scheduler
+from logact.spec_tables import HealthTable
+
+if TYPE_CHECKING:
+    from logact.agent import LogActAgent
+
+Act = Literal["nothing", "notify", "ask", "pause", "recover", "stop"]
+
+
+def check_health(table: HealthTable, where: Callable[..., str]) -> None:
+    """Raise SpecError for a threshold that there is not; ``where`` says where a key of the file stands."""
+    known = Thresholds.__struct_fields__
+    for name in table.thresholds:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise SpecError(
+                f"{where('health', 'thresholds', name)}: there is no threshold {name!r}",
+                expected="one of " + ", ".join(known),
+                todo=f"did you mean {near[0]!r}?" if near else "remove it",
+            )
+
+
+def thresholds_of(table: HealthTable | None) -> Thresholds:
+    """The thresholds of a specification. They were checked when it was read."""
+    return msgspec.convert(table.thresholds, Thresholds) if table is not None else Thresholds()
+
+
+def job_of(table: HealthTable, agent: str) -> Job:
+    """The scheduled job of an agent's health check."""
+    return Job(name=f"health:{agent}", cron=table.cron, missed=table.missed, zone=table.zone)
+
+
+def watch_health(log: SharedLog, agent: LogActAgent, table: HealthTable, model: Any = None) -> Scheduler:
+    """A scheduler that checks an agent's health and acts on it. Raises SpecError and MissingExtra."""
+    introspection = AgenticIntrospection(model, thresholds=thresholds_of(table), author="health")
+
+    async def work(due: Due) -> Mapping[str, Any]:
+        found = await introspection.health(log, agent=agent.agent_id)
+        did = await act(log, agent, found, table)
+        return {"verdict": found.verdict, "did": did}
+
+    return Scheduler(log, [job_of(table, agent.agent_id)], work)
+
+
+async def act(log: SharedLog, agent: LogActAgent, found: Health, table: HealthTable) -> str:
+    """Do what the specification says for this verdict; what was done ("nothing" if that stands already)."""
+    wanted: Act = "nothing" if found.verdict == "healthy" else table.on.get(found.verdict, "notify")
+    key = f"{found.verdict} {wanted} {','.join(sorted({one.code for one in found.signals}))}"
+    before = await _last(log, agent.agent_id)
+    if before == key or (found.verdict == "healthy" and not before):
+        return "nothing"
+    did: str = wanted
+    reason = f"health: {found.verdict}: " + "; ".join(one.message for one in found.signals[:3])[:400]
+    scope = f"agent:{agent.agent_id}"
+    held = (await folded(log)).state.control_over(agent.agent_id)
+    entries: list[Payload] = []
+    if wanted in ("pause", "ask") and not held:
+        entries.append(Control(verb="pause", scope=scope, reason=reason))
+    elif wanted == "stop" and not held.startswith("stopped"):
+        entries.append(Control(verb="stop", scope=scope, reason=reason))
+    elif wanted == "recover":
+        did = await _recovered(agent)
+    if wanted == "ask":
+        todo = f"look at it (`logact health`), then `logact resume --agent {agent.agent_id}` or `logact stop`"
+        entries.append(Notice(code="health_asks", message=f"{reason}. A person decides: {todo}"))
+    elif wanted != "nothing":
+        entries.append(Notice(code="health", message=reason, data={"verdict": found.verdict, "did": did}))
+    cites = tuple(dict.fromkeys(cite for one in found.signals for cite in one.cites))[:100]
+    data = {"verdict": found.verdict, "did": did, "key": key}
+    message = reason if found.signals else f"health: {found.verdict}"
+    entries.append(Finding(code="health", message=message, cites=cites, agent=agent.agent_id, data=data))
+    batch = [NewEntry(payload=one, role="supervisor", name="health", agent=agent.agent_id) for one in entries]
+    await log.append(*batch)
+    return did
+
+
+async def _recovered(agent: LogActAgent) -> str:
+    """Settle what an earlier life left, or why that cannot be done (somebody plays it, only a person can tell)."""
+    try:
+        await agent.recover_from_failure()
+    except LogActError as error:
+        return f"recover did not work: {error}"[:300]
+    return "recover"
+
+
+async def _last(log: SharedLog, agent: str) -> str:
+    """Under which key the last verdict of this agent was acted on."""
+    key = ""
+    async for entry in log.read(matching=where(kinds=["Finding"], agents=[agent], roles=["supervisor"])):
+        said = entry.payload
+        if isinstance(said, Finding) and said.code == "health" and "key" in said.data:
+            key = str(said.data["key"]) if said.data.get("verdict") != "healthy" else ""
+    return key

@@ -1,0 +1,195 @@
+"""An agent built in Python, saved as a specification, built again from it: the same tools, voters and policy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from logact import (
+    ActionInterceptor,
+    ActionRule,
+    HumanVoter,
+    Limits,
+    LogActAgent,
+    ResourceVoter,
+    RetryRecovery,
+    SafetyVoter,
+    ScriptedModel,
+    Vote,
+    Voter,
+    Workspace,
+    open_log,
+    tool,
+)
+from logact.errors import SpecError
+from logact.spec import build_agent, load_spec
+from logact.spec_save import save_agent
+from logact.voters.combine import any_of
+from tests.runtime.kit import run
+
+
+@tool(effect="irreversible")
+def pay(amount: int) -> str:
+    """Pay."""
+    return f"paid {amount}"
+
+
+def careful(entry: Any) -> Vote:
+    """Nothing above ten."""
+    return Vote(approved=entry.action.arguments.get("amount", 0) <= 10, reason="small sums only")
+
+
+class Strict(Voter):
+    """A voter with an option."""
+
+    def __init__(self, limit: int = 5) -> None:
+        super().__init__("strict")
+        self.limit = limit
+
+    def check(self, entry: Any) -> Vote:
+        return Vote(approved=True, reason="fine")
+
+    def config(self) -> dict[str, Any]:
+        return {"limit": self.limit}
+
+
+def built(home: Path, **options: Any) -> LogActAgent:
+    work = home / "work"
+    work.mkdir(exist_ok=True)
+    given: dict[str, Any] = {
+        "voters": [
+            SafetyVoter(work, many=7),
+            ActionInterceptor([ActionRule("no-wipe", "deny", tool="pay", arguments={"amount": {"min": 100}})]),
+            careful,
+            Strict(limit=9),
+            ResourceVoter(actions=50),
+            HumanVoter("bosses", ["ann", "bob"], 2, expires_s=900),
+        ],
+        "tools": [*Workspace(work).tools, pay],
+        "model": "openai:gpt-4o",
+        "system": "Be careful.",
+        "limits": Limits(turns=20, tokens=5000),
+        "context_tokens_max": 9000,
+        "checkpoint_every": 700,
+        **options,
+    }
+    return LogActAgent("clerk", open_log(f"sqlite:///{home}/a.db"), **given)
+
+
+def test_saved_and_built_again(tmp_path: Path) -> None:
+    """Tools, voters with their settings, policy, limits and texts are the same; paths are relative to the file."""
+    agent = built(tmp_path)
+    path = save_agent(agent, tmp_path / "clerk.toml")
+    again = build_agent(load_spec(path))
+    assert again.tools.specs() == agent.tools.specs()
+    assert [one.name for one in again.voters] == [one.name for one in agent.voters]
+    assert [one.config() for one in again.voters] == [one.config() for one in agent.voters]
+    assert agent.policy is not None
+    assert again.policy is not None
+    assert again.policy.need == agent.policy.need
+    assert list(again.policy.voters) == list(agent.policy.voters)
+    assert (again.system, again.limits, again.context_tokens_max) == (
+        "Be careful.",
+        Limits(turns=20, tokens=5000),
+        9000,
+    )
+    assert again.checkpoint_every == 700
+    assert again.model is not None
+    assert agent.model is not None
+    assert again.model.name == agent.model.name
+    text = path.read_text()
+    assert 'root = "work"' in text
+    assert 'url = "sqlite:///a.db"' in text
+    assert str(tmp_path) not in text.replace(str(Path(__file__).parent), "")
+
+
+def test_it_runs(tmp_path: Path) -> None:
+    """The agent that is built from the file works, under the votes of the one that was saved."""
+    agent = built(tmp_path, voters=[careful], tools=[pay], model=None)
+    path = save_agent(agent, tmp_path / "clerk.toml")
+
+    async def work() -> None:
+        from logact.models import call
+
+        again = build_agent(
+            load_spec(path), model=ScriptedModel([call("pay", amount=99), "refused, as it should be"])
+        )
+        async with again.log:
+            await again.run("pay 99")
+            entries = [entry async for entry in again.log.read()]
+        assert "Abort" in [entry.kind for entry in entries]
+
+    run(work())
+
+
+def test_a_policy_of_its_own(tmp_path: Path) -> None:
+    """An expression over voters is written, and is the one in force again."""
+    agent = built(tmp_path, voters=[careful, Strict()], policy=any_of("careful", "strict"))
+    path = save_agent(agent, tmp_path / "clerk.toml")
+    assert build_agent(load_spec(path)).policy == agent.policy
+
+
+def test_secrets_are_named_and_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret's value is not in the file; its place has to be given."""
+    agent = built(tmp_path, secrets={"bank": "hunter2-hunter2"})
+    with pytest.raises(SpecError, match="Each secret of the agent needs its place"):
+        save_agent(agent, tmp_path / "clerk.toml")
+    monkeypatch.setenv("BANK", "hunter2-hunter2")
+    path = save_agent(agent, tmp_path / "clerk.toml", secrets={"bank": "env:BANK"})
+    assert "hunter2" not in path.read_text()
+    assert build_agent(load_spec(path)).secrets.names() == ["bank"]
+
+
+def test_a_tool_of_the_running_script(tmp_path: Path) -> None:
+    """What is defined in a file beside the specification is named by that file."""
+    import subprocess
+
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from logact import LogActAgent, open_log, tool\n"
+        "from logact.spec_save import save_agent\n"
+        '@tool(effect="read")\ndef look() -> str:\n    "Look."\n    return "seen"\n'
+        'if __name__ == "__main__":\n'
+        '    save_agent(LogActAgent("ann", open_log("sqlite:///b.db"), tools=[look]), "mine.toml")\n'
+    )
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, timeout=60)
+    spec = load_spec(tmp_path / "mine.toml")
+    assert spec.tools[0].use == "mine.py:look"
+    assert list(build_agent(spec).tools) == ["look"]
+
+
+def made_inside() -> Any:
+    @tool(effect="read")
+    def inner() -> str:
+        """Look."""
+        return "seen"
+
+    return inner
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"tools": [made_inside()]}, "the tool inner"),
+        ({"voters": [lambda entry: True]}, "the voter"),
+        ({"voters": [ActionInterceptor([ActionRule("odd", "deny", when=lambda action: True)])]}, "the rule odd"),
+        ({"answer_type": int}, "answer_type"),
+        ({"recovery": RetryRecovery()}, "recovery"),
+    ],
+)
+def test_what_a_file_cannot_say_is_named(tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    """A closure, a rule made of code or a form of answer is refused by name, and no file is written."""
+    with pytest.raises(SpecError, match=says):
+        save_agent(built(tmp_path, **options), tmp_path / "clerk.toml")
+    assert not (tmp_path / "clerk.toml").exists()
+
+
+def test_a_voter_that_says_too_little_is_caught(tmp_path: Path) -> None:
+    """If what is built again judges by something else, that is an error and not a file."""
+    odd = Strict()
+    odd.config = lambda: {"limit": 5, "mood": "bad"}  # type: ignore[method-assign]
+    with pytest.raises(SpecError, match="its voters came out differently"):
+        save_agent(built(tmp_path, voters=[odd]), tmp_path / "clerk.toml")
