@@ -44,7 +44,7 @@ def run(*command: str, where: Path, timeout_s: float = 100) -> subprocess.Comple
     return subprocess.run(
         [sys.executable, *command],
         cwd=where,
-        env={**environment, "PYTHONPATH": str(ROOT)},
+        env={**environment, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"},
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -56,7 +56,7 @@ def test_every_example_is_run() -> None:
     """No example is left out of these tests."""
     files = {path.stem for path in EXAMPLES.glob("*.py")} - {"__init__"}
     assert files == set(SAID)
-    assert {path.name for path in EXAMPLES.iterdir() if (path / "__main__.py").exists()} == {"main_job"}
+    assert {path.name for path in EXAMPLES.iterdir() if (path / "__main__.py").exists()} == {"main_job", "served"}
 
 
 @pytest.mark.parametrize("name", sorted(SAID))
@@ -121,3 +121,20 @@ def test_the_proofs_of_the_main_job_can_fail(tmp_path: Path) -> None:
     assert not proofs_of(demo, expected)["no file is lost or changed, none is new"]
     (demo.outside / "keep.txt").unlink()
     assert not proofs_of(demo, expected)["what the planted file asked for never began"]
+
+
+def test_served(tmp_path: Path) -> None:
+    """The served example: six parts with a token each do the job, and a stolen driver's token is good for nothing."""
+    done = run("-m", "examples.served", where=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told_by_served(done.stdout)
+
+
+def told_by_served(said: str) -> None:
+    """What the served example says, whatever it is served over."""
+    assert "answer: A17 is paid. B99 was not allowed." in said
+    assert said.count("refused to the driver's token") == 5
+    assert "in the ledger: ['A17 1250']" in said
+    assert "executor (executor) wrote" in said and "ann (client) wrote 1 Input, 1 Run" in said
+    codes = said.split("all ended: ")[1].strip().split(", ")
+    assert len(codes) == 7 and all(code.endswith(" 0") for code in codes)

@@ -113,13 +113,19 @@ class TooManyRequests(LogUnavailable):
     code = "too_many_requests"
 
 
-class TokenRefused(LogError):
+class AccessRefused(LogError):
+    """A served log does not let this client do what it asks. Nothing was done; another try fares no better."""
+
+    code = "access_refused"
+
+
+class TokenRefused(AccessRefused):
     """A served log does not know the token, or it has expired or was revoked. Nothing was done."""
 
     code = "token_refused"
 
 
-class NotPermitted(LogError):
+class NotPermitted(AccessRefused):
     """The token's role or scope does not allow this. Nothing was done, and the attempt is in the log."""
 
     code = "not_permitted"

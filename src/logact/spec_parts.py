@@ -290,6 +290,17 @@ def secrets_of(spec: SpecFile) -> dict[str, str]:
     return {name: secret_at(spec, name, source) for name, source in spec.secrets.items()}
 
 
+def secrets_there(spec: SpecFile) -> dict[str, str]:
+    """Those secrets whose values are there: what a part that doesn't act can know, and need not."""
+    found = {}
+    for name, source in spec.secrets.items():
+        try:
+            found[name] = secret_at(spec, name, source)
+        except SpecError:
+            continue
+    return found
+
+
 def secret_at(spec: SpecFile, name: str, source: str) -> str:
     """The value at ``env:VARIABLE`` or ``file:PATH``. SpecError if it is not there."""
     kind, _, place = source.partition(":")

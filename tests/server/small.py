@@ -11,13 +11,13 @@ from logact.server.app import LogServer
 from logact.server.limits import Limits
 
 LIMITS = Limits(
-    body_bytes_max=200_000,
+    body_bytes_max=400_000,
     body_s_max=0.5,
     send_s_max=0.5,
     ping_s=0.2,
     wait_s_max=0.2,
-    requests_per_s=200.0,
-    failures_per_s=20.0,
+    requests_per_s=30.0,
+    failures_per_s=2.0,
     notices_per_s=2.0,
     page_bytes_max=500_000,
     streams_per_token_max=4,

@@ -51,6 +51,7 @@ COMMANDS = {
     "recoverer": ("parts", "Play one part: it settles what crashes left."),
     "checkpointer": ("parts", "Play one part: it writes checkpoints."),
     "supervise": ("supervise", "Keep the parts of an agent alive as processes."),
+    "policy": ("parts", "Put an agent's policy in force, as an operator."),
     "serve": ("serve", "Serve logs over the network, with roles."),
     "token": ("serve", "Who may use a served log: create, list, revoke."),
     "key": ("key", "Keys that sign what a part writes."),

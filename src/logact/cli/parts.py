@@ -12,13 +12,17 @@ from typing import Any
 import click
 
 from logact.agent import LogActAgent
-from logact.cli.common import F, go, json_option, log_url
+from logact.cli.common import F, go, json_option, log_url, put, put_json, who
 from logact.cli.progress import Progress
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
 from logact.runtime.leaving import STOP_S, Leave, on_signals
 from logact.runtime.supervised import end_with_supervisor, supervised
 from logact.spec import build_agent, load_spec
+from logact.spec_parts import secrets_there
+
+ACTING = ("executor", "recoverer")
+"""The parts that touch the world, and so need the specification's secrets."""
 
 Play = Callable[[SharedLog, LogActAgent, Progress, Leave], Coroutine[Any, Any, None]]
 
@@ -162,6 +166,39 @@ def checkpointer_command(spec: str, **options: Any) -> None:
     )
 
 
+@click.command("policy")
+@json_option
+@click.option("--log", "url", metavar="URL", help="Use this log, whatever the file says.")
+@click.argument("spec", type=click.Path())
+def policy_command(spec: str, *, url: str | None, as_json: bool) -> None:
+    """Put the policy and the specification that SPEC describes in force, as an operator.
+
+    Where one process plays all parts it does so itself. Where the log is served and each part has a token of its
+    own, none of them may: an operator does, before the parts begin and whenever SPEC changed.
+
+    \b
+    Example:
+      logact policy logact.toml
+    """
+    from logact.runtime.setting_up import put_in_force
+
+    file = load_spec(spec)
+    agent = build_agent(file, log=log_url(url) if url else None, secrets=secrets_there(file))
+
+    async def work() -> tuple[int, int]:
+        async with agent.log as log:
+            written = await put_in_force(log, agent, by=who())
+            return written, await log.tail()
+
+    written, position = go(work())
+    if as_json:
+        put_json({"event": "policy", "agent": agent.agent_id, "written": written, "position": position})
+    elif written:
+        put(f"In force for {agent.agent_id} on {agent.log.url}.")
+    else:
+        put(f"It was in force for {agent.agent_id} before.")
+
+
 def _play(
     role: str,
     spec: str,
@@ -174,7 +211,10 @@ def _play(
     model: str | None = None,
 ) -> None:
     end_with_supervisor()
-    agent = build_agent(load_spec(spec), log=log_url(url) if url else None, model=model)
+    file = load_spec(spec)
+    # only who acts needs the secrets: the others know those that are there, to redact them
+    secrets = None if role in ACTING else secrets_there(file)
+    agent = build_agent(file, log=log_url(url) if url else None, model=model, secrets=secrets)
     if agent.log.url.startswith("memory:"):
         raise UsageError(
             "The parts of an agent meet in a log", received=agent.log.url, expected="a log that processes can share"

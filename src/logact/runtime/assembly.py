@@ -18,13 +18,22 @@ from logact import env as environment
 from logact.core.breaking import Breaker
 from logact.core.state import State
 from logact.entry import Entry, Heartbeat, Policy
-from logact.errors import AgentBusy, Fenced, LogCorrupt, LogError, LogReadOnly, LogSealed, LogTooNew, UsageError
+from logact.errors import (
+    AccessRefused,
+    AgentBusy,
+    Fenced,
+    LogCorrupt,
+    LogError,
+    LogReadOnly,
+    LogSealed,
+    LogTooNew,
+    UsageError,
+)
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.checkpointer import Checkpointer
 from logact.runtime.decider import Decider
 from logact.runtime.driver import Driver
-from logact.runtime.entering import enter, spec_for
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.leases import Pulse
@@ -33,6 +42,7 @@ from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.secrets import Secrets
+from logact.runtime.setting_up import set_up
 from logact.runtime.verifying import BackgroundCheck
 from logact.runtime.voter_host import VoterHost
 from logact.runtime.watcher import Watch, Watcher
@@ -43,7 +53,8 @@ from logact.voters.base import Voter
 PAUSE_S_MIN, PAUSE_S_MAX = 0.1, 5.0
 """How long a part waits after an error of the log before its next life."""
 
-_FINAL = (LogCorrupt, LogTooNew, LogSealed, LogReadOnly, AgentBusy)  # no other life would fare better
+_FINAL = (LogCorrupt, LogTooNew, LogSealed, LogReadOnly, AgentBusy, AccessRefused)
+"""Errors after which no other life would fare better."""
 
 Observer = Callable[[State, Entry], None]
 Work = Callable[[], Awaitable[object]]
@@ -80,7 +91,8 @@ async def play_driver(
 ) -> None:
     """Drive every unfinished run of the agent, one after the other, and those that come.
 
-    It writes the agent's policy and specification down where they changed.
+    It writes the agent's policy and specification down where they changed, if the log lets it do so; where its token
+    is a driver's alone, an operator does (``put_in_force``).
     """
     drivers: list[Driver] = []
     model = agent.model
@@ -103,8 +115,7 @@ async def play_driver(
         driver.leave = leave
 
         async def drive() -> None:
-            spec = spec_for(agent.agent_id, model.name, agent.system, agent.tools.specs(), agent.voters)
-            await enter(host, policy=agent.policy, spec=spec, fence=False)
+            await set_up(host, agent)
             while True:
                 await host.tail.until(lambda state: _unfinished(state, agent.agent_id))
                 await driver.drive(_unfinished(host.state, agent.agent_id))

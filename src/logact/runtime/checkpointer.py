@@ -10,7 +10,7 @@ from __future__ import annotations
 from logact import codec
 from logact.core.state import State
 from logact.entry import BlobRef, Checkpoint, Entry
-from logact.errors import LogActError
+from logact.errors import AccessRefused, LogActError
 from logact.introspection.profiler import Profiler
 from logact.runtime.host import Host
 from logact.runtime.tail import dump_state
@@ -81,6 +81,8 @@ class Checkpointer:
                 continue  # time alone is no entry: look again
             try:
                 await self.write()
+            except AccessRefused:
+                raise
             except LogActError:
                 await self.host.env.sleep(5.0)
 

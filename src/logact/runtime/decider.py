@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from logact.core import deciding
 from logact.core.state import Action, State
 from logact.entry import Payload
-from logact.errors import ConditionFailed, LogActError
+from logact.errors import AccessRefused, ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime.host import Host
 
@@ -57,6 +57,8 @@ class Decider:
             await self.host.tail.until(self._changed(deadline_ms), wait_s)
             try:
                 await self.settle()
+            except AccessRefused:
+                raise
             except LogActError:
                 await self.host.env.sleep(0.1 + 0.1 * self.host.env.random())
 

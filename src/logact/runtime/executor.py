@@ -32,7 +32,16 @@ from logact.entry import (
     stricter,
 )
 from logact.env import ThreadWatch, watching
-from logact.errors import AppendUnknown, BlobMissing, ConditionFailed, LogActError, LogCorrupt, LogError, UsageError
+from logact.errors import (
+    AccessRefused,
+    AppendUnknown,
+    BlobMissing,
+    ConditionFailed,
+    LogActError,
+    LogCorrupt,
+    LogError,
+    UsageError,
+)
 from logact.logs.base import Clause, Filter, where
 from logact.runtime import values
 from logact.runtime.circuits import Circuits
@@ -164,6 +173,8 @@ class Executor:
     async def _work(self, action: Action, fresh: bool) -> None:
         try:
             await self._perform(action.id, fresh=fresh)
+        except AccessRefused:
+            raise
         except LogActError:
             # the log refused or is away: forget, fold again, look again
             await self.host.env.sleep(0.1 + 0.1 * self.host.env.random())

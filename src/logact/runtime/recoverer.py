@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from logact.core import executing, recovering, settling
 from logact.core.state import Action, State
 from logact.entry import Finding, Intent, NewEntry, Notice, Payload, Recovery, Undone
-from logact.errors import ConditionFailed, LogActError
+from logact.errors import AccessRefused, ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime import values
 from logact.runtime.executor import Executor
@@ -84,6 +84,8 @@ class Recoverer:
                     waits = not await self.settle(action) or waits
                 except ConditionFailed:
                     pass
+                except AccessRefused:
+                    raise
                 except LogActError:
                     waits = True
             if waits:

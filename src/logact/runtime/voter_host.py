@@ -19,7 +19,7 @@ from logact.core import deciding, voting
 from logact.core.state import Action, State
 from logact.core.views import LogEntry, log_entry, view
 from logact.entry import BlobRef, Checkpoint, Entry, Intent, NewEntry, Notice, Policy, Vote
-from logact.errors import ConditionFailed, LogActError
+from logact.errors import AccessRefused, ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime import values
 from logact.runtime.host import Host
@@ -284,6 +284,8 @@ class VoterHost:
             )
             try:
                 await self.host.append([self.host.about(action.intent, notice, "voter", voter.name)])
+            except AccessRefused:
+                raise
             except LogActError:
                 await self.host.env.sleep(0.2)
         self._busy.discard(key)
@@ -300,6 +302,8 @@ class VoterHost:
                 self._busy.discard(key)  # somebody else voted or decided; look again
                 self.host.tail.wake()
                 return
+        except AccessRefused:
+            raise
         except LogActError:
             await self.host.env.sleep(0.2)
             self._busy.discard(key)

@@ -287,10 +287,10 @@ async def follow(call: Call) -> Response:
 
     async def too_slow() -> None:
         app.metrics.add("logact_slow_clients_cut_total")
-        cut = getattr(call.request.state, "cut", None)
-        if cut is not None:
-            cut()
         slow = TooManyRequests("A client took too long to read, and was cut off")
         await app.refuse(name, token, slow, call.client)
+        cut = getattr(call.request.state, "cut", None)
+        if cut is not None:
+            cut()  # last, since it ends the task that this runs in
 
     return PacedResponse(events(), app.limits.send_s_max, too_slow)

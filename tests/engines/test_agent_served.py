@@ -1,0 +1,120 @@
+"""A whole agent whose parts each have a token of their own, on a served log: killed parts, and a bad network.
+
+The same proof as on an engine: effects counted by another process, every acknowledged record there byte for byte, the
+log verified, nothing twice, nothing missing. What looks on reads the engine itself, past the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.crash_child import AGENT, known, make_tools
+from benchmarks.crash_parts import killed_at_random_parts
+from benchmarks.crash_stage import Found, Stage
+
+from logact import LogActAgent, ScriptedModel, open_log
+from logact.entry import Entry
+from logact.runtime.setting_up import put_in_force
+from tests.engines import agent_job
+from tests.engines.agent_job import EngineStage, bad_network, prove
+from tests.engines.proxy import Proxy
+from tests.server.kit import ServerProcess, token_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+TOKENS: dict[str, dict[str, Any]] = {
+    "driver": {"roles": ["driver"]},
+    "voter": {"roles": ["voter"], "voters": ["known"]},
+    "decider": {"roles": ["decider"]},
+    "executor": {"roles": ["executor"]},
+    "recoverer": {"roles": ["recoverer"]},
+}
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server over a SQLite file."""
+    server = ServerProcess(f"sqlite:///{tmp_path}/served.db")
+    yield server
+    assert server.stop() == (0, "")
+
+
+class ServedStage(EngineStage):
+    """A stage whose parts come through a server, each with its token, perhaps over a bad network."""
+
+    server: ServerProcess
+    port = 0
+
+    def __init__(self, directory: Path, *_: Any, **more: Any) -> None:
+        self._part = "neighbour"
+        self.tokens = {
+            part: token_file(directory, self.server.token(part, logs=["job"], agents=[AGENT], **scope), part)
+            for part, scope in TOKENS.items()
+        }
+        neighbour = self.server.token("neighbour", ["client"])
+        self.tokens["neighbour"] = token_file(directory, neighbour, "neighbour")
+        super().__init__(directory, self.near_url, **more)
+        asyncio.run(self._set_up())
+
+    def url(self, scenario: str) -> str:
+        address = f"http://127.0.0.1:{self.port}" if self.port and self._part in TOKENS else self.server.address
+        return f"logact+{address}/?log={scenario}&token_file={self.tokens[self._part]}&timeout_s=1"
+
+    def near_url(self, scenario: str) -> str:
+        return f"{self.server.engine_url}?log={scenario}"
+
+    def start(self, scenario: str, *, part: str = "", **more: Any) -> subprocess.Popen[str]:
+        self._part = part
+        try:
+            return super().start(scenario, part=part, **more)
+        finally:
+            self._part = "neighbour"
+
+    async def _set_up(self) -> None:
+        """The operator, at the engine itself: no part may do this."""
+        async with open_log(self.near_url("job")) as log:
+            tools = make_tools(None, "job", 0.0)  # type: ignore[arg-type]
+            agent = LogActAgent(AGENT, log, [known], model=ScriptedModel(["."]), tools=tools)
+            assert await put_in_force(log, agent) == 2
+
+
+def everybody_kept_to_their_role(stage: Stage) -> None:
+    """Each part's entries are of its own role and name, and nobody was refused anything."""
+
+    async def read() -> list[Entry]:
+        async with open_log(stage.near_url("job")) as log:
+            return [entry async for entry in log.read()]
+
+    entries = asyncio.run(read())
+    served = [entry for entry in entries if "." in entry.author.incarnation]
+    assert {entry.author.role for entry in served if entry.author.name in TOKENS} >= {"driver", "decider", "executor"}
+    for entry in served:
+        role = entry.author.role
+        assert entry.author.name == {"voter": "known", "client": "neighbour"}.get(role, role), entry
+    assert not [entry for entry in entries if getattr(entry.payload, "code", "") == "refused"]
+
+
+def test_an_agent_whose_served_parts_are_killed(served: ServerProcess, tmp_path: Path) -> None:
+    """Five processes with five tokens, killed at random: everything happened once, in everybody's own role."""
+    ServedStage.server, ServedStage.port = served, 0
+    with ServedStage(tmp_path) as stage:
+        found: Found = killed_at_random_parts(stage, "job", random.Random(5), 3)
+        prove(stage, found)
+        everybody_kept_to_their_role(stage)
+    assert found.kills == 3
+
+
+def test_a_served_agent_on_a_bad_network(
+    served: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Delays, stalls, resets, lost answers and a cut between parts and server: nothing acts without its commit."""
+    monkeypatch.setattr(agent_job, "EngineStage", ServedStage)
+    with Proxy(served.port) as network:
+        ServedStage.server, ServedStage.port = served, network.port
+        bad_network(tmp_path, lambda log: log, lambda log: log, network, name="job")
