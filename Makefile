@@ -23,7 +23,7 @@ demo: $(STAMP)  ## the main job: real files, kill -9 in the middle, proof at the
 	$(BIN)/python -m examples.main_job
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 check: $(STAMP) lint types test  ## what continuous integration runs
 

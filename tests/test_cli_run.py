@@ -262,7 +262,6 @@ def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path: Path) -> None:
         ("[agent]", "[agent", 2, "not valid TOML"),
         ('name = "ops"', 'name = "ops"\nmodle = "x"', 2, "Did you mean 'model'"),
         ("sqlite:///ops.db", "foo:///x", 2, "No engine serves"),
-        ("sqlite:///ops.db", "nats://localhost:4222", 2, "nats"),
         ("sqlite:///ops.db", "sqlite:///no/such/dir/ops.db", 5, "directory"),
         ("parts.py:pay", "nowhere:pay", 2, "cannot be imported"),
         ("parts.py:pay", "untyped.py:bad", 2, "bad"),

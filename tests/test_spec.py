@@ -143,7 +143,6 @@ def test_model_from_environment_goes_first(tmp_path: Path, monkeypatch: pytest.M
         ("parts.py:pay", "untyped.py:bad", ToolDefinitionError, "bad"),
         ("parts.py:careful", "parts.py:HERE", SpecError, "is not a voter"),
         ('root = "workspace"', 'root = "nowhere"', SpecError, "mkdir -p"),
-        ("sqlite:///ops.db", "nats://localhost", MissingExtra, "nats"),
         ("sqlite:///ops.db", "foo://x", UnknownLogUrl, "No engine"),
         ('use = "parts.py:shred"', 'use = "parts.py:shred"\neffects = {shed = "read"}', SpecError, "shed"),
         ('use = "parts.py:shred"', 'use = "parts.py:shred"\neffects = {shred = "reversible"}', SpecError, "undo"),
