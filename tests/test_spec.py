@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logact.errors import MissingExtra, SpecError, ToolDefinitionError, UnknownLogUrl
+from logact.errors import SpecError, ToolDefinitionError, UnknownLogUrl
 from logact.spec import SpecFile, build_agent, dump_spec, load_spec, parse_spec, save_spec
 from logact.spec_tables import AgentTable, LimitsTable, VoterTable
 from tests.cli_help import make
