@@ -46,6 +46,7 @@ BUILT_IN = {
     "ProvenanceVoter": "provenance",
     "SemanticVoter": "semantic",
     "HumanVoter": "human",
+    "ConflictVoter": "conflict",
 }
 
 

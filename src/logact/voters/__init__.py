@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from logact.voters.base import FunctionVoter, Voter, as_voters
 
 if TYPE_CHECKING:
+    from logact.voters.conflict import ConflictVoter as ConflictVoter
     from logact.voters.human import HumanVoter as HumanVoter
     from logact.voters.provenance import ProvenanceVoter as ProvenanceVoter
     from logact.voters.resources import Budget as Budget
@@ -20,6 +21,7 @@ _LATER = {
     "ActionInterceptor": "rules",
     "ActionRule": "rules",
     "Budget": "resources",
+    "ConflictVoter": "conflict",
     "HumanVoter": "human",
     "ProvenanceVoter": "provenance",
     "ResourceVoter": "resources",
@@ -31,6 +33,7 @@ __all__ = [
     "ActionInterceptor",
     "ActionRule",
     "Budget",
+    "ConflictVoter",
     "FunctionVoter",
     "HumanVoter",
     "ProvenanceVoter",

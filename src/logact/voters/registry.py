@@ -26,6 +26,7 @@ BUILT_IN = {
     "provenance": "logact.voters.provenance:ProvenanceVoter",
     "semantic": "logact.voters.semantic:SemanticVoter",
     "human": "logact.voters.human:HumanVoter",
+    "conflict": "logact.voters.conflict:ConflictVoter",
 }
 """The voters that come with LogAct; the same table stands in ``pyproject.toml`` (a test compares them)."""
 
