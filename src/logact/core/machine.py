@@ -211,8 +211,8 @@ def _checkpoint(state: State, entry: Entry, _: Any) -> str:
     return ""
 
 
-def _seal(state: State, _: Entry, __: Any) -> str:
-    state.sealed = True
+def _seal(state: State, _: Entry, seal: Any) -> str:
+    state.sealed = seal.segment == ""  # else the log goes on elsewhere, under the same positions
     return ""
 
 

@@ -43,6 +43,7 @@ class Tail:
         self.checkpoint: Checkpoint | None = None
         self.problem: LogError | None = None
         self._record = 0
+        self._moves = False  # the last entry says that the log goes on elsewhere
         self._observers: list[Observer] = []
         self._restorers: list[Restorer] = []
         self._waiting: list[tuple[Callable[[State], object], asyncio.Future[None]]] = []
@@ -130,8 +131,11 @@ class Tail:
                     self._apply(self.log.decode(stored.body, stored.record), stored.record)
                     if problem and not self.state.broken:
                         self.state.broken = f"position {position_of(stored.record)}: {problem}"
-            if self.state.sealed and await self.log.move_on():
-                continue  # the log goes on elsewhere
+            if self._moves:
+                moved = await self.log.move_on()
+                self._moves = False
+                if moved:
+                    continue  # the log goes on elsewhere
             if page.end or not page.records:
                 break  # a short page alone is no end: an engine also limits its bytes
         self._wake()
@@ -167,6 +171,7 @@ class Tail:
             if entry.position <= self.state.position:
                 continue  # an observer raised on a later one the last time: this one was seen
             self.state = machine.apply(self.state, entry)
+            self._moves = entry.kind == "Seal"
             for observer in self._observers:
                 observer(self.state, entry)
         self._record = record

@@ -18,7 +18,7 @@ from logact.codec import EntryHead, Head
 from logact.core import rights
 from logact.entry import KINDS, Control, Entry, Payload, Unknown, record_of
 from logact.errors import LogCorrupt, LogTrimmed, NotPermitted, TooLarge, UsageError
-from logact.logs.base import Draft, Engine, Keyring
+from logact.logs.base import Draft, Engine, SharedLog
 from logact.logs.wire import WireDraft
 from logact.server.tokens import Token
 
@@ -36,10 +36,15 @@ _WRITER = re.compile(r"[\x20-\x7e]{1,200}")
 class Guard:
     """Checks records for one log."""
 
-    def __init__(self, engine: Engine, keyring: Keyring | None = None) -> None:
-        self.engine = engine
-        self.keyring = keyring
+    def __init__(self, log: SharedLog) -> None:
+        self.log = log
+        self.keyring = log.keyring
         self._owners: OrderedDict[int, str] = OrderedDict()  # position of an action or run -> its agent
+
+    @property
+    def engine(self) -> Engine:
+        """The log's engine now: another one once the log has moved."""
+        return self.log.engine
 
     async def draft(self, token: Token, wire: WireDraft) -> Draft:
         """The draft that may be appended. Raises NotPermitted, UsageError, TooLarge, LogCorrupt."""

@@ -31,7 +31,7 @@ class Served:
     def __init__(self, name: str, log: SharedLog) -> None:
         self.name = name
         self.log = log
-        self.guard = Guard(log.engine, log.keyring)
+        self.guard = Guard(log)
         self.users = 0
         self.opening = asyncio.Lock()
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from logact import env as environment
-from logact.errors import LogActError, TooLarge, TooManyRequests, UsageError
+from logact.errors import LogActError, LogSealed, TooLarge, TooManyRequests, UsageError
 from logact.logs import wire
 from logact.logs.base import Filter
 from logact.server import guard
@@ -130,7 +130,12 @@ async def _append_one(call: Call, asked: wire.WireDraft) -> wire.Outcome:
     counted = call.app.metrics
     try:
         draft = await call.served.guard.draft(call.token, asked)
-        record, fresh = await call.engine.append(draft)
+        try:
+            record, fresh = await call.engine.append(draft)
+        except LogSealed:
+            if not await call.log.move_on():
+                raise
+            record, fresh = await call.log.engine.append(draft)  # the log goes on elsewhere
     except LogActError as error:
         counted.add("logact_append_errors_total", code=error.code)
         if isinstance(error, REFUSALS) and not call.token.relay:
