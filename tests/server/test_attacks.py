@@ -102,6 +102,19 @@ def test_path_tricks_in_log_names(server: ServerProcess, name: str) -> None:
     assert {path.name.partition(".")[0] for path in file.parent.iterdir()} == {"logs"}
 
 
+def test_path_tricks_are_noted(server: ServerProcess) -> None:
+    """Names that no log can have, and paths that climb, stand in the server's own log as refused attempts."""
+    hand = Hand(server, server.token("eve", ["reader"]))
+    for path, said in (("/v1/logs/a%26b/tail", "No log is served"), ("/v1/logs/../../secret", "There is nothing")):
+        raw = f"GET {path} HTTP/1.1\r\nHost: x\r\n{_bearer(hand)}Connection: close\r\n\r\n"
+
+        def noted(raw: str = raw, said: str = said) -> bool:
+            assert _ask_raw(server, raw.encode())[0] in (400, 404)
+            return any(said in one["payload"]["message"] for one in own_notices(server))
+
+        assert settled(noted), path
+
+
 def test_names_are_not_option_injections(server: ServerProcess) -> None:
     """A name cannot add options to the engine's URL."""
     hand = Hand(server, server.token("root", ["operator"], relay=True))

@@ -170,6 +170,8 @@ class LogServer:
         status = getattr(error, "status_code", 404)
         said = UsageError("There is nothing here", received=request.url.path[:200], todo="see /openapi.json")
         self.metrics.add("logact_requests_total", route="none", status=str(status))
+        if ".." in request.url.path:  # no client of ours asks for that
+            await self.refuse("", None, said, request.client.host if request.client else "")
         answer = _error(said, status)
         answer.headers.update(getattr(error, "headers", None) or {})
         return answer

@@ -19,10 +19,14 @@ OWN = "logact-server"
 _NAME = re.compile(NAME)
 
 
+class BadLogName(UsageError):
+    """A name that no served log can have: perhaps a try to get out of the place where logs are."""
+
+
 def check_name(name: str) -> str:
-    """The name, if a log may be served under it. Raises UsageError."""
+    """The name, if a log may be served under it. Raises BadLogName."""
     if len(name) > NAME_LENGTH_MAX or not _NAME.fullmatch(name) or name.lower() == OWN:
-        raise UsageError(
+        raise BadLogName(
             "No log is served under this name",
             received=repr(name[: NAME_LENGTH_MAX + 1]),
             expected=f"1 to {NAME_LENGTH_MAX} letters, digits, - or _, with single dots inside; not {OWN}",

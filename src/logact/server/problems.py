@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from logact import errors
 from logact.errors import LogActError, NotPermitted, TokenRefused, TooLarge, TooManyRequests, UsageError
+from logact.server.names import BadLogName
 
 
 class SlowBody(UsageError):
@@ -14,7 +15,14 @@ class BlobMismatch(UsageError):
     """A blob under a digest that is not its own."""
 
 
-REFUSALS: tuple[type[LogActError], ...] = (TokenRefused, NotPermitted, TooLarge, SlowBody, errors.ChainConflict)
+REFUSALS: tuple[type[LogActError], ...] = (
+    TokenRefused,
+    NotPermitted,
+    TooLarge,
+    SlowBody,
+    BadLogName,
+    errors.ChainConflict,
+)
 """What is written down as a refused attempt, since it may be one: a replayed or forged record among them."""
 
 _STATUS: tuple[tuple[type[LogActError], int], ...] = (
