@@ -214,7 +214,7 @@ class LogActAgent:
     async def send(self, message: str, run: int = 0, *, images: Sequence[tuple[bytes, str]] = ()) -> Answer:
         """A further message: continues a finished run (the last, if none is named), or joins a running one."""
         async with self._playing() as parts:
-            run_id = run or _last_run(parts.host.state, self.agent_id)
+            run_id = run or last_run(parts.host.state, self.agent_id)
             known = parts.host.state.runs.get(run_id)
             if known is None or known.agent != self.agent_id:
                 raise UsageError("There is no such run to continue", received=str(run), todo="see `logact actions`")
@@ -654,8 +654,10 @@ def _decided(state: State, key: int) -> bool:
     return action is None or action.status != "proposed"
 
 
-def _last_run(state: State, agent: str) -> int:
-    return max((run.id for run in state.runs.values() if run.agent == agent), default=0)
+def last_run(state: State, agent: str) -> int:
+    """The last run that talks to a model; runs of undos, and of a loop of one's own, have nobody who would listen."""
+    mine = [run for run in state.runs.values() if run.agent == agent]
+    return max((run.id for run in [one for one in mine if one.context or one.inbox] or mine), default=0)
 
 
 def _images(images: Sequence[tuple[bytes, str]]) -> tuple[tuple[Part, ...], list[tuple[str, bytes]]]:

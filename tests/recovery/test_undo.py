@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from logact.agent import last_run
 from logact.core.views import Action, LogEntry
 from logact.entry import Recovery, Vote
 from logact.errors import ActionFailed, InDoubt, UsageError
@@ -75,6 +76,7 @@ async def test_a_run_is_undone_newest_first() -> None:
     assert [one.status for one in undos] == ["executed", "executed"]
     assert {one.intent.run for one in undos} == {report.run}
     assert state.runs[report.run].title == f"undo of {run}"
+    assert last_run(state, agent.agent_id) == run  # a further message is not said to the undo, which nobody hears
     again = await agent.undo(run)
     assert (again.undone, again.complete) == ((), True)
     assert not state.ignored

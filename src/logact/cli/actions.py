@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import click
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from logact.cli import describe, look
 from logact.cli.common import json_option, put, put_json, with_log
 from logact.core.settling import ANSWER
-from logact.core.state import Action
+from logact.core.state import Action, Status
 from logact.entry import (
     Abort,
     BlobRef,
@@ -39,7 +39,12 @@ from logact.logs.base import SharedLog
 @click.option("--agent", metavar="NAME", help="Only this agent's.")
 @click.option("--run", type=int, metavar="N", help="Only this run's.")
 @click.option("--tool", metavar="NAME", help="Only this tool's.")
-@click.option("--status", metavar="STATUS", help="Only these: executed, rejected, in_doubt, open, ...")
+@click.option(
+    "--status",
+    metavar="STATUS",
+    type=click.Choice([*get_args(Status), "open"]),
+    help="Only these: executed, rejected, in_doubt, open, ...",
+)
 @click.option("-n", "last", type=click.IntRange(min=1), metavar="N", help="Only the last N of them.")
 @json_option
 def actions_command(log: str, action: int | None, as_json: bool, **choice: Any) -> None:

@@ -78,6 +78,9 @@ def _line(check: Check) -> list[str]:
     ]
 
 
+LLM_MODULES = ("pydantic_ai", "openai", "anthropic")
+
+
 def _python() -> Check:
     from logact import __version__
 
@@ -88,7 +91,7 @@ def _python() -> Check:
 def _extras() -> list[Check]:
     found = []
     for extra, modules, purpose in (
-        ("llm", ("pydantic_ai", "openai", "anthropic"), "models at providers"),
+        ("llm", LLM_MODULES, "models at providers"),
         ("mcp", ("mcp",), "tools of MCP servers"),
     ):
         missing = [name for name in modules if find_spec(name) is None]
@@ -153,9 +156,12 @@ def _model(file: SpecFile, online: bool) -> list[Check]:
     from logact.models.provider import ProviderModel
 
     found = []
-    endpoint = getattr(model, "endpoint", None)
-    if isinstance(model, ProviderModel) and endpoint is not None:
-        key = endpoint.key_env
+    if isinstance(model, ProviderModel):
+        endpoint, key = model.endpoint, model.endpoint.key_env
+        missing = [name for name in LLM_MODULES if find_spec(name) is None]
+        if missing:
+            said = f"{model.name}: no {', '.join(missing)}; run pip install 'logact[llm]'"
+            return [Check("model", "FAILED", said)]
         if endpoint.key_required and not os.environ.get(key):
             found.append(Check("model", "FAILED", f"{model.name}: its key is not there; set {key}"))
         else:

@@ -19,13 +19,19 @@ from logact.introspection.history import History, history
 from logact.logs.base import SharedLog, where
 from logact.logs.network_url import redacted
 
+FLAGS: dict[Settlement, str] = {
+    "happened": "--happened",
+    "not_happened": "--did-not-happen",
+    "superseded": "--superseded",
+}
+
 
 @click.command("doubt")
 @click.argument("log")
 @click.argument("action", type=int, required=False)
-@click.option("--happened", "settlement", flag_value="happened", help="It did happen; the run goes on with that.")
-@click.option("--did-not-happen", "settlement", flag_value="not_happened", help="It did not; it is proposed again.")
-@click.option("--superseded", "settlement", flag_value="superseded", help="Nobody can tell; close it as unknown.")
+@click.option("--happened", is_flag=True, help="It did happen; the run goes on with that.")
+@click.option("--did-not-happen", is_flag=True, help="It did not; it is proposed again.")
+@click.option("--superseded", is_flag=True, help="Nobody can tell; close it as unknown.")
 @click.option("--undo", is_flag=True, help="It did happen, and is taken back; LOG has to be a specification.")
 @click.option("--probe", is_flag=True, help="Ask the tool's probe now; LOG has to be a specification.")
 @click.option("--reason", default="", metavar="TEXT", help="How you know; it stands in the log.")
@@ -38,7 +44,9 @@ def doubt_command(
     log: str,
     action: int | None,
     *,
-    settlement: Settlement | None,
+    happened: bool,
+    did_not_happen: bool,
+    superseded: bool,
     as_json: bool,
     undo: bool,
     probe: bool,
@@ -62,8 +70,9 @@ def doubt_command(
     Exit codes: 0 nothing is in doubt, or it is settled; 1 it took no
     effect; 2 it is not in doubt; 4 something is in doubt.
     """
+    settlement = _one_answer(happened=happened, did_not_happen=did_not_happen, superseded=superseded)
     if undo and settlement not in (None, "happened"):
-        raise UsageError("What did not happen cannot be undone", received=f"--undo and --{settlement}")
+        raise UsageError("What did not happen cannot be undone", received=f"--undo and {FLAGS[settlement]}")
     if (undo or probe) and not log.endswith(".toml"):
         raise UsageError(
             "Only the agent's tools know how",
@@ -78,7 +87,7 @@ def doubt_command(
             "Which action?", received="no ACTION", todo=f"`logact doubt {redacted(log)}` lists what is in doubt"
         )
     if settlement is not None and settlement != "happened" and more["value"] is not None:
-        raise UsageError("--value is what the action returned", received=f"--{settlement}", expected="--happened")
+        raise UsageError("--value is what the action returned", received=FLAGS[settlement], expected="--happened")
 
     async def work(opened: SharedLog) -> int:
         told = await history(opened)
@@ -104,6 +113,14 @@ def doubt_command(
         code = take_back(log, action, as_json)
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _one_answer(**given: bool) -> Settlement | None:
+    """The answer that was given, if any. Raises UsageError for two: the last one must not win unseen."""
+    said = [f"--{name.replace('_', '-')}" for name, yes in given.items() if yes]
+    if len(said) > 1:
+        raise UsageError("One action has one answer", received=" and ".join(said), expected="one of them")
+    return next((settlement for settlement, flag in FLAGS.items() if flag in said), None)
 
 
 def _asked_for(with_tools: bool) -> tuple[Settlement | None, bool, str]:

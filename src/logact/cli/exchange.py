@@ -24,7 +24,7 @@ EXPORTS = ("jsonl", "messages", "otlp")
 FILE_BYTES_MAX = 512 * 1024 * 1024
 
 
-@click.command("import")
+@click.command("import", short_help="Read conversations recorded elsewhere.")
 @click.argument("log")
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option("--format", "form", type=click.Choice(FORMATS), help="The form of FILES; found out if not given.")
@@ -80,7 +80,7 @@ def _bytes(path: Path) -> bytes:
         ) from error
 
 
-@click.command("export")
+@click.command("export", short_help="Write entries to a file or elsewhere.")
 @click.argument("log")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to this new file instead.")
 @click.option(

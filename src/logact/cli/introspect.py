@@ -269,7 +269,7 @@ def _rows(head: str, rows: tuple[Row, ...]) -> list[str]:
             str(one.count),
             str(one.failed),
             look.duration(one.ms / one.count) if one.count else "-",
-            look.duration(one.ms_max),
+            look.duration(one.ms_max) if one.ms_max else "-",
             str(one.tokens),
             f"{one.usd:.4f}" if one.usd is not None else "-",
             look.clean(one.name),
@@ -350,9 +350,9 @@ def cost_command(log: str, by: Any, as_json: bool) -> None:
         put("Nothing was used.")
         return
     put(_rows(by.upper(), found.rows))
-    usd = (
-        f"{found.usd:.4f} USD" if found.usd is not None else f"at least {found.at_least_usd:.4f} USD (prices missing)"
-    )
+    usd = f"{found.usd:.4f} USD" if found.usd is not None else "no price known"
+    if found.usd is None and found.at_least_usd:
+        usd = f"at least {found.at_least_usd:.4f} USD (not every price is known)"
     put(["", f"Together {found.tokens} tokens, {usd}."])
 
 

@@ -203,7 +203,7 @@ def _show(
 # --- the log as a thing ----------------------------------------------------------------------------------------
 
 
-@log_command.command("verify")
+@log_command.command("verify", short_help="Find what was changed, dropped or reordered.")
 @click.argument("log")
 @click.option("--witness", metavar="FILE|URL", help="Where heads were written down: a file, or another log.")
 @click.option("--key", default="", metavar="PUBLIC", help="The public key that the witness's heads are signed with.")
@@ -269,7 +269,7 @@ def _print_report(report: Any) -> None:
             put(look.wrapped(" -", text, indent=0, label_width=3))
 
 
-@log_command.command("stats")
+@log_command.command("stats", short_help="Count entries, actions, votes, tokens.")
 @click.argument("log")
 @filters
 @json_option

@@ -16,7 +16,7 @@ from logact.runtime.repairing import Repair, repair
 from logact.runtime.trimming import Trimmed, trim
 
 
-@click.command("trim")
+@click.command("trim", short_help="Drop what old checkpoints make needless.")
 @click.argument("log")
 @click.option("--archive", type=click.Path(dir_okay=False, path_type=Path), help="Copy the whole log there first.")
 @click.option("--before", type=int, default=0, metavar="N", help="Keep everything from this position on.")
@@ -54,7 +54,7 @@ def trim_command(log: str, archive: Path | None, before: int, as_json: bool) -> 
         raise click.exceptions.Exit(1)
 
 
-@click.command("repair")
+@click.command("repair", short_help="Salvage what is readable of a damaged file.")
 @click.argument("log")
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path), metavar="DST")
 @click.option("--witness", metavar="FILE|URL", help="Where heads of the log were written down.")

@@ -11,7 +11,7 @@ from logact.logs.base import SharedLog
 from logact.runtime.moving import Moved, move
 
 
-@click.command("move")
+@click.command("move", short_help="Go on at another place, while agents run.")
 @click.argument("log", metavar="SRC")
 @click.argument("target", metavar="DST")
 @click.option("--copy", is_flag=True, help="Copy the history too, and compare it; else it stays in SRC.")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import msgspec
 
-from logact.agent import LogActAgent
+from logact.agent import LogActAgent, last_run
 from logact.agent_results import Answer
 from logact.cli import look
 from logact.cli.common import error_json, go, json_option, put, put_json
@@ -251,4 +251,4 @@ def _last(state: State, agent: str) -> RunState:
     mine = [run for run in state.runs.values() if run.agent == agent]
     if not mine:
         raise UsageError("There is no run to say this to", received=f"agent {agent}", todo="start one with a TASK")
-    return mine[-1]
+    return state.runs[last_run(state, agent)]

@@ -137,5 +137,6 @@ def _settings(one: State, two: State) -> list[str]:
     ):
         if first_set != second_set:
             apart = [sorted(map(str, side)) for side in (first_set - second_set, second_set - first_set)]
-            found.append(f"{name}: only a {apart[0]}, only b {apart[1]}")
+            sides = [f"only {side}: {', '.join(names)}" for side, names in zip("ab", apart, strict=True) if names]
+            found.append(f"{name} {'; '.join(sides)}")
     return found

@@ -152,10 +152,12 @@ def load_key(path: str | os.PathLike[str]) -> SigningKey:
     try:
         data = Path(path).read_bytes()[:_FILE_BYTES_MAX]
         private = crypto.serialization.load_pem_private_key(data, password=None)
-    except (OSError, ValueError, TypeError, crypto.UnsupportedAlgorithm) as error:
+    except OSError as error:
+        raise SpecError("The signing key cannot be read", received=f"{path}: {error.strerror}") from error
+    except (ValueError, TypeError, crypto.UnsupportedAlgorithm) as error:
         raise SpecError(
             "The signing key cannot be used",
-            received=f"{path}: {type(error).__name__}",
+            received=f"{path}, which holds something else",
             expected="an Ed25519 key as `logact key create` writes it",
         ) from error
     if not isinstance(private, crypto.Ed25519PrivateKey):

@@ -149,6 +149,11 @@ class ProviderModel:
         self.max_tokens = max_tokens
         self._client: Any = None
 
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it asks, and which variable holds its key."""
+        return self._endpoint
+
     def __repr__(self) -> str:
         return f"ProviderModel({self.name!r})"
 

@@ -99,6 +99,8 @@ class ActionInterceptor(Voter):
         unknown = [key for key in table if key not in TABLE_KEYS]
         if unknown:
             todo = f"{unknown[0]} belongs into [[rules]]" if unknown[0] in KEYS else nearest(unknown[0], TABLE_KEYS)
+            if {"agent", "log"} <= set(table):
+                todo = "this is a specification: put its rules into a file of their own, and name it there by file ="
             raise SpecError(f"unknown key {unknown[0]!r}", expected=", ".join(TABLE_KEYS), todo=todo)
         listed = table.get("rules", [])
         if not isinstance(listed, list | tuple):

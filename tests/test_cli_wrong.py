@@ -1,0 +1,55 @@
+"""What people type wrongly: each is said in words, with the right exit code, and nothing happens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli_help import fits, here, lines_of, make
+
+NO_KEYS = ("OPENAI_API_KEY", "LOGACT_API_KEY", "LOGACT_MODEL", "LOGACT_BASE_URL")
+
+
+def test_two_answers_to_one_doubt_are_refused(tmp_path: Path) -> None:
+    """Of two contradicting answers none counts; the last one was taken without a word."""
+    shown = here("doubt", tmp_path / "ops.db", "4000", "--happened", "--did-not-happen")
+    assert shown.returncode == 2
+    assert "--happened and --did-not-happen" in (shown.stdout + shown.stderr)
+
+
+def test_doctor_misses_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider's model without its key is a finding; it was called ok."""
+    for name in NO_KEYS:
+        monkeypatch.delenv(name, raising=False)
+    spec = make(tmp_path, **{"scripted:parts.py": "openai:gpt-4o"})
+    shown = here("doctor", spec, "--json")
+    assert shown.returncode == 1
+    (model,) = [line for line in lines_of(shown.stdout) if line["check"] == "model"]
+    assert model["verdict"] == "FAILED"
+    assert "OPENAI_API_KEY" in str(model) or "logact[llm]" in str(model)
+
+
+@pytest.mark.parametrize("command", ["run", "undo", "supervise"])
+def test_a_log_in_place_of_a_specification(tmp_path: Path, command: str) -> None:
+    """The file of a log where a specification belongs: said so, and no talk of codecs."""
+    (tmp_path / "ops.db").write_bytes(b"SQLite format 3\0\xf8\xff")
+    shown = here(command, tmp_path / "ops.db", *(["2000"] if command == "undo" else []))
+    assert shown.returncode == 2
+    assert "This is no specification" in (shown.stdout + shown.stderr)
+    assert "codec" not in (shown.stdout + shown.stderr)
+    fits((shown.stdout + shown.stderr).replace(str(tmp_path), "."))
+
+
+def test_rules_check_of_a_specification(tmp_path: Path) -> None:
+    """A specification is no file of rules, and the hint says what to do; it said "agent belongs into [[rules]]"."""
+    shown = here("rules", "check", make(tmp_path))
+    assert shown.returncode == 2
+    assert "this is a specification" in " ".join((shown.stdout + shown.stderr).split())
+
+
+def test_a_status_that_is_none(tmp_path: Path) -> None:
+    """A mistyped status is refused with the list of them; it was an empty answer."""
+    shown = here("actions", tmp_path / "ops.db", "--status", "reject")
+    assert shown.returncode == 2
+    assert "in_doubt" in (shown.stdout + shown.stderr)
