@@ -103,8 +103,7 @@ def load_spec(path: str | os.PathLike[str]) -> SpecFile:
             "There is no such specification", received=str(path), todo="write one with `logact init`"
         ) from error
     except UnicodeDecodeError as error:
-        what = "a text such as logact.toml, not a log's file"
-        raise SpecError("This is no specification", received=str(path), expected=what) from error
+        raise SpecError("This is no specification", received=str(path), expected="a text, not a log") from error
     except OSError as error:
         raise SpecError(f"The specification {path} cannot be read", received=str(error)) from error
     return parse_spec(text, path=str(source))
