@@ -9,13 +9,14 @@ import pytest
 
 from logact import env as environment
 from logact.agent import LogActAgent
-from logact.core.state import Action
+from logact.core.state import Action, State
 from logact.core.views import LogEntry
-from logact.entry import BlobRef, Checkpoint, Entry, Failure, Intent, NewEntry, Role, Vote
-from logact.errors import AgentBusy
+from logact.entry import BlobRef, Checkpoint, Entry, Failure, Input, Intent, NewEntry, Role, Run, Vote, own
+from logact.errors import AgentBusy, LogCorrupt, ModelUnavailable
 from logact.logs.base import SharedLog
 from logact.logs.memory import MemoryEngine
 from logact.models.scripted import ScriptedModel, call
+from logact.runtime.assembly import play_driver
 from logact.runtime.checkpointer import Checkpointer
 from logact.runtime.host import Host
 from logact.runtime.recoverer import _reported
@@ -138,3 +139,22 @@ async def test_a_checkpoint_that_lacks_one_voter_leaves_the_others_at_the_beginn
         assert (host.tail.checkpoint is None) == (len(voters) == 2)
         memories[len(voters)] = hosted.memories["yes"]
     assert memories[1] == memories[2] > 0
+
+
+@pytest.mark.parametrize("damage", [False, True])
+async def test_what_ends_a_part_is_raised_as_it_is(damage: bool) -> None:
+    """Was an exception group, which the command line took for a bug: a model that is away, a damaged log."""
+    log = SharedLog(MemoryEngine())
+    model = ScriptedModel([ModelUnavailable("the provider is away")])
+    agent = LogActAgent("ops", log=log, model=model, voters=[Yes("yes")])
+    await log.append(
+        NewEntry(payload=Run(agent="ops", title="task"), role="client", name="c", agent="ops"),
+        NewEntry(payload=Input(run=own(0), text="task"), role="client", name="c", agent="ops", run=own(0)),
+    )
+
+    def observer(state: State, entry: Entry) -> None:
+        if damage:
+            raise LogCorrupt("a hash does not match")
+
+    with pytest.raises(LogCorrupt if damage else ModelUnavailable):
+        await play_driver(log, agent, observers=[observer])

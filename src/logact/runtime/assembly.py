@@ -22,6 +22,7 @@ from logact.errors import (
     AccessRefused,
     AgentBusy,
     Fenced,
+    LogActError,
     LogCorrupt,
     LogError,
     LogReadOnly,
@@ -37,7 +38,7 @@ from logact.runtime.driver import Driver
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.leases import Pulse
-from logact.runtime.leaving import Leave, ending_well
+from logact.runtime.leaving import Leave, ending_well, first_of
 from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.retry import RetryRecovery
@@ -335,13 +336,20 @@ async def _lives(
         for observer in observers:
             host.tail.observe(observer)
         began = env.monotonic()
+        over: BaseException | None = None  # raised below: whatever is raised inside of except* gets out as a group
         try:
             await _live(host, work, births, at_work, keeper)
         except* _FINAL as errors:
-            raise _first(errors) from None
+            over = first_of(errors)
         except* (LogError, Fenced):
             pass
+        except* LogActError as errors:  # its own work failed: the model gave no answer, a limit is reached
+            over = over or first_of(errors)
+        if isinstance(over, _FINAL):
+            raise over
         await _say_goodbye(host, at_work)
+        if over is not None:
+            raise over
         if keeper is not None:
             await keeper.close()
         pause_s = PAUSE_S_MIN if env.monotonic() - began > PAUSE_S_MAX else min(pause_s * 2, PAUSE_S_MAX)
@@ -388,10 +396,3 @@ def keeper_of(host: Host, agent: Playable) -> WitnessKeeper | None:
     if agent.witness is None:
         return None
     return WitnessKeeper(host, agent.witness, signing_key=agent.signing_key)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first: BaseException = errors
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first

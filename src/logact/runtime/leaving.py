@@ -84,3 +84,11 @@ def on_signals(leave: Leave, *numbers: int) -> None:
             loop.add_signal_handler(number, asked, number)
         except (NotImplementedError, RuntimeError, ValueError):
             pass  # not the main thread, or a platform without them: signals end it as ever
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group, however deep."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

@@ -11,7 +11,7 @@ from logact.core import invariants, machine, voting
 from logact.core.acting import HUNG
 from logact.core.invariants import require
 from logact.core.state import OPEN, Action, State
-from logact.entry import MAY_APPEND, Abort, Checkpoint, Commit, Entry, Finding, Vote
+from logact.entry import MAY_APPEND, Abort, Checkpoint, Commit, Entry, Finding, Output, Vote
 from logact.errors import InvariantViolated
 from logact.logs.base import Draft
 from logact.runtime.leases import SIGNS
@@ -84,6 +84,8 @@ class Checker:
             self._vote(entry, payload)
         elif isinstance(payload, Commit):
             self._commit(payload)
+        elif isinstance(payload, Output) and not payload.ok:
+            self.world.count("run_gave_up")
         elif isinstance(payload, Abort) and payload.code == "rejected" and self.town.plan.policy:
             self._ballot(self.state.actions[payload.intent], passed=False)
         elif isinstance(payload, Checkpoint) and entry.author.role == "checkpointer":
@@ -295,7 +297,8 @@ class Watch:
         self.checkpoint = max(checker.checkpoints, default=(0, 0))
 
     def _reads_failed(self) -> int:
-        return self.checker.world.fired["read_failed"] + self.checker.world.fired["read_cut_off"]
+        fired = self.checker.world.fired
+        return fired["read_failed"] + fired["read_cut_off"] + fired["read_deaf"]
 
     def __call__(self, state: State, entry: Entry) -> None:
         """After each entry that the component applied."""

@@ -13,9 +13,20 @@ import msgspec
 
 Form = Literal["inline", "decoupled", "own"]
 Fate = Literal["lost", "committed_then_error", "error_then_committed", "slow", "unavailable"]
-EventKind = Literal["kill", "stop", "hang", "cut", "jump", "pause", "forge", "cancel", "policy"]
+Cut = Literal["cut", "mute", "deaf", "unheard"]
+EventKind = Literal[
+    "kill", "stop", "hang", "cut", "mute", "deaf", "unheard", "jump", "pause", "forge", "cancel", "policy"
+]
 
 FATES: tuple[Fate, ...] = ("lost", "committed_then_error", "error_then_committed", "slow", "unavailable")
+CUTS: tuple[Cut, ...] = ("cut", "mute", "deaf", "unheard")
+"""Partitions between a process and the log: whole, or one way only. ``mute``: what it appends does not arrive, and it
+reads. ``deaf``: what it appends arrives, and it reads nothing. ``unheard``: it arrives, and no answer comes back."""
+
+MODEL_FAULTS = ("never", "slow", "asleep")
+"""``never``: no answer comes until somebody gives it up. ``slow``: it takes longer than a lease. ``asleep``: whoever
+asked is stopped meanwhile for longer than a lease, so that the answer comes after it may have been replaced."""
+
 VOTER_FAULTS = ("raise", "nonsense", "silent", "slow")
 BALLOT_FAULTS = (*VOTER_FAULTS, "late")
 """``late``: the vote comes when the time for a decision is over, and before the voter is given up."""
@@ -62,7 +73,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     ``appends`` are (process, its n-th append over all lives, fate), ``reads`` (process, n-th read) that fail,
     ``points`` (process, n-th named point, restart after seconds) at which it dies, ``steps`` (process, life, step)
     at which it dies, ``voters`` (voter, n-th question, fault). ``in_flight`` says what becomes of the requests of a
-    process that dies. ``policy`` names a form of policy over three judges (see ``ballots``); without it, the guard
+    process that dies. ``models`` are (n-th question to the model, fault), ``deadline_s`` is the run's time limit (0:
+    none). ``policy`` names a form of policy over three judges (see ``ballots``); without it, the guard
     and the budget must both approve.
     """
 
@@ -77,6 +89,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     voters: tuple[tuple[str, int, str], ...] = ()
     hangs: tuple[tuple[str, str, int, float], ...] = ()
     away: tuple[tuple[float, float], ...] = ()
+    models: tuple[tuple[int, str], ...] = ()
+    deadline_s: int = 0
     in_flight: Literal["arrives", "dropped", "either"] = "arrives"
     checkpoint_every: int = 0
     engine: Literal["memory", "sqlite", "arbitrated"] = "memory"
@@ -107,6 +121,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             "policy",
             "hang",
         )
+        later = random.Random(f"later {seed}")  # what was added to plans later changes nothing of what they were
         return cls(
             schedule=1 + dice.randrange(2**31),
             form=form,
@@ -126,7 +141,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ),
             steps=tuple(sorted({(who(), 1 + dice.randrange(2), 1 + dice.randrange(600)) for _ in range(rough // 2)})),
             events=tuple(
-                Event(round(dice.random() * 8, 3), dice.choice(kinds), who(), round(0.1 + dice.random() * 4, 2))
+                Event(
+                    round(dice.random() * 8, 3),
+                    _one_way(later, dice.choice(kinds)),
+                    who(),
+                    round(0.1 + dice.random() * 4, 2),
+                )
                 for _ in range(rough * 2)
             ),
             voters=tuple(
@@ -148,4 +168,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ),
             in_flight=dice.choice(("arrives", "dropped", "either")),
             checkpoint_every=dice.choice((0, 0, 20, 40)),
+            models=tuple(
+                (nth, later.choice(MODEL_FAULTS)) for nth in sorted({later.randrange(6) for _ in range(rough // 2)})
+            ),
+            deadline_s=later.choice((0, 0, 0, 10)) if rough else 0,
         )
+
+
+def _one_way(dice: random.Random, kind: EventKind) -> EventKind:
+    """The same, but for a partition: three in four are of one way only."""
+    return dice.choice(CUTS) if kind == "cut" else kind

@@ -12,8 +12,17 @@ from logact.agent import LogActAgent
 from logact.core.breaking import Breaker
 from logact.core.settling import ANSWER
 from logact.core.views import Action
-from logact.entry import Cancel, Control, Input, NewEntry, Payload, Recovery, Run, own
-from logact.errors import ActionRejected, AgentBusy, InDoubt, LogError, RunFinished
+from logact.entry import Cancel, Control, Input, Limits, NewEntry, Payload, Recovery, Run, own
+from logact.errors import (
+    ActionRejected,
+    AgentBusy,
+    InDoubt,
+    LimitReached,
+    LogError,
+    ModelError,
+    RunFinished,
+    RunStopped,
+)
 from logact.logs.base import SharedLog
 from logact.runtime.assembly import (
     play_checkpointer,
@@ -64,7 +73,8 @@ class Programs:
             policy=policy,
             tools=tools(),
             checkpoint_every=self.sim.plan.checkpoint_every,
-            model_timeout_s=60.0,
+            model_timeout_s=20.0,
+            limits=Limits(seconds=self.sim.plan.deadline_s),
             lease_s=LEASE_S,
             breaker=BREAKER,
         )
@@ -95,9 +105,19 @@ class Programs:
     def _part(self, play: Play) -> Program:
         async def program(process: Process) -> None:
             agent = self.agent(process)
-            await play(agent.log, agent, observers=[self.sim.checker.watch(process)])
+            try:
+                await play(agent.log, agent, observers=[self.sim.checker.watch(process)])
+            except (ModelError, LimitReached) as error:
+                self._gave_up(process, error)
 
         return program
+
+    def _gave_up(self, process: Process, error: ModelError | LimitReached) -> None:
+        """A process ends, since it can do no more, and begins anew; a person stops a run whose time is over."""
+        if isinstance(error, LimitReached):
+            self.sim.controls.append(("stop", ""))
+        self.sim.world.count(f"ends_with_{error.code}")
+        self.sim.world.crash(process.name)
 
     async def _inline(self, process: Process) -> None:
         """A process that runs the task, as often as it takes."""
@@ -108,8 +128,11 @@ class Programs:
                 await agent.run(TASK, key="the task")
                 self.sim.done["run"] += 1
                 return
-            except RunFinished:
+            except (RunFinished, RunStopped):
                 self.sim.done["run"] += 1
+                return
+            except (ModelError, LimitReached) as error:
+                self._gave_up(process, error)
                 return
             except (InDoubt, AgentBusy, LogError):
                 await process.env.sleep(1.0)
@@ -156,7 +179,9 @@ class Programs:
                 await host.tail.start()
                 if self.sim.plan.form == "decoupled":
                     begin = [
-                        host.entry(Run(agent=AGENT, title=TASK), "client"),
+                        host.entry(
+                            Run(agent=AGENT, title=TASK, limits=Limits(seconds=self.sim.plan.deadline_s)), "client"
+                        ),
                         host.entry(Input(run=own(0), text=TASK), "client", run=own(0)),
                     ]
                     await host.append(begin, key="the task")
@@ -204,6 +229,9 @@ class Programs:
         if verb == "cancel":
             waiting = [key for key in state.open_actions if state.actions[key].intent.tool != ANSWER]
             return Cancel(intent=waiting[0], reason="on second thoughts") if waiting else None
+        if verb == "stop":
+            running = [run.id for run in state.runs.values() if run.status == "running"]
+            return Control(verb="stop", scope=f"run:{running[0]}", reason="its time is over") if running else None
         if verb == "policy":
             now = state.policy_of(AGENT)
             if now is None:

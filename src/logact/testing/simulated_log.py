@@ -17,7 +17,7 @@ from logact.logs.base import READ_RECORDS_MAX, Draft, Engine, EngineInfo, Filter
 from logact.logs.memory import MemoryEngine
 from logact.logs.sqlite_store import SqliteStore
 from logact.testing.loop import Choices
-from logact.testing.plan import Fate, Plan
+from logact.testing.plan import Cut, Fate, Plan
 from logact.testing.world import Process, World
 
 T = TypeVar("T")
@@ -147,7 +147,7 @@ class SimulatedLog:
         self.reads = frozenset(plan.reads)
         self.in_flight = plan.in_flight
         self.calm = False
-        self.cut: set[str] = set()
+        self.cut: dict[str, Cut] = {}  # by process: how it is cut off from the log
         self.append_count: Counter[str] = Counter()
         self.read_count: Counter[str] = Counter()
         self.waiting: list[tuple[Process, int, asyncio.Future[bool]]] = []
@@ -164,15 +164,19 @@ class SimulatedLog:
         for process, after, future in self.waiting:
             if future.done() or process.dead:
                 continue
-            if name == process.name or (tail > after and process.name not in self.cut):
+            if name == process.name or (tail > after and self.hears(process.name)):
                 self.world.later(self.world.delays.delay(0.0, 0.004), settle, future, True)
             else:
                 kept.append((process, after, future))
         self.waiting = kept
 
+    def hears(self, name: str) -> bool:
+        """Whether what the log says reaches a process."""
+        return self.cut.get(name) not in ("cut", "deaf")
+
     def heal(self, name: str) -> None:
         """A process that was cut off is back."""
-        self.cut.discard(name)
+        self.cut.pop(name, None)
         self.ring(name)
 
     def dropped(self, process: Process) -> bool:
@@ -241,8 +245,9 @@ class Port(Engine):
         log, world, process = self.log, self.world, self.process
         if world.over or log.dropped(process):
             return
-        if process.name in log.cut:
-            world.count("append_cut_off")
+        cut = log.cut.get(process.name)
+        if cut in ("cut", "mute"):
+            world.count("append_cut_off" if cut == "cut" else "append_mute")
             if done is not None:
                 world.later(CUT_ANSWER_S, settle, done, AppendUnknown("no answer came (cut off)"))
             return
@@ -263,6 +268,10 @@ class Port(Engine):
             return
         if fate == "committed_then_error":
             answer = AppendUnknown("no answer came (committed)")
+        if cut == "unheard":
+            world.count("answer_unheard")
+            world.later(CUT_ANSWER_S, settle, done, AppendUnknown("no answer came (unheard)"))
+            return
         world.later(world.delays.delay(0.0005, 0.004), settle, done, answer)
 
     # --- reading ------------------------------
@@ -277,8 +286,8 @@ class Port(Engine):
             return
         nth = log.read_count[self.process.name]
         log.read_count[self.process.name] += 1
-        if self.process.name in log.cut:
-            world.count("read_cut_off")
+        if not log.hears(self.process.name):
+            world.count("read_cut_off" if log.cut[self.process.name] == "cut" else "read_deaf")
             self.reads_failed += 1
             await asyncio.sleep(CUT_ANSWER_S)
             raise ReadFailed("the log cannot be reached (cut off)")
@@ -306,7 +315,7 @@ class Port(Engine):
 
     async def wait(self, after: int, timeout_s: float) -> bool:
         self.process.check_alive()
-        if self.process.name not in self.log.cut and self.base.tail_now() > after:
+        if self.log.hears(self.process.name) and self.base.tail_now() > after:
             await asyncio.sleep(0)
             return True
         future: asyncio.Future[bool] = self.world.loop.create_future()
@@ -319,6 +328,10 @@ class Port(Engine):
 
     async def put_blob(self, digest: str, data: bytes) -> None:
         await self._reading()
+        if self.log.cut.get(self.process.name) == "mute":
+            self.world.count("append_mute")
+            await asyncio.sleep(CUT_ANSWER_S)
+            raise AppendUnknown("no answer came (mute)")
         self.base.put_blob_now(digest, data)
 
     async def get_blob(self, digest: str) -> bytes:

@@ -131,9 +131,9 @@ class Simulation:
         elif kind == "hang" and who in world.live:
             world.count("hang")
             world.freeze(who, event.amount * 4)
-        elif kind == "cut":
-            world.count("cut_off")
-            self.log.cut.add(who)
+        elif kind in ("cut", "mute", "deaf", "unheard"):
+            world.count("cut_off" if kind == "cut" else kind)
+            self.log.cut[who] = kind
             world.later(event.amount * 2, self.log.heal, who)
         elif kind == "jump":
             world.count("clock_jump")
@@ -168,6 +168,7 @@ class Simulation:
             process.spare()
         self.log.calm = True
         self.town.voter_faults.clear()
+        self.town.model_faults.clear()
         for name in sorted(self.log.cut):
             self.log.heal(name)
         for name in PROCESSES[self.plan.form]:
@@ -198,6 +199,7 @@ class Simulation:
                 self.plan.hangs,
                 self.plan.away,
                 self.plan.voters,
+                self.plan.models,
             )
         )
         calm_at = CALM_AT_S if faulty else 0.0
@@ -227,7 +229,7 @@ class Simulation:
             waits = [one for one in self.checker.open_actions() if one.status != "proposed"]
             return self.done["run"] > 0 and not waits
         runs = self.checker.state.runs.values()
-        over = bool(runs) and all(run.status == "finished" for run in runs) and not self.checker.open_actions()
+        over = bool(runs) and all(run.status != "running" for run in runs) and not self.checker.open_actions()
         return over and (self.plan.form == "decoupled" or self.done["run"] > 0)
 
     def _why_not(self) -> str:

@@ -21,7 +21,7 @@ from logact.models.base import ModelRequest
 from logact.models.scripted import Reply, ScriptedModel, call, turn_of
 from logact.testing.ballots import JUDGES, Judge
 from logact.testing.loop import PROCESS, Choices
-from logact.testing.plan import Plan
+from logact.testing.plan import FOR_EVER_S, Plan
 from logact.testing.world import Process, World
 from logact.tools import Tool, ToolContext, ToolError
 from logact.voters.base import Voter
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 TASK = "do the chores"
 FORBIDDEN = "wipe"
+SLOW_S, ASLEEP_S = 8.0, 9.0
+"""How long a slow model takes, and how long one who asked may be stopped: both are longer than a lease."""
+
 BUDGET = 2
 """How many times ``send`` may be proposed before the budget voter refuses."""
 
@@ -66,6 +69,8 @@ class Town:
         self.answers: dict[tuple[str, str], set[bool]] = {}  # (voter, item) -> what it truly answered
         self.voter_faults = {(name, nth): fault for name, nth, fault in plan.voters}
         self.questions: Counter[str] = Counter()
+        self.model_faults = dict(plan.models)
+        self.turns_asked = 0
         self.away = list(plan.away)  # when (from, for so long) the environment of ``ferry`` is gone
         self._luck = Choices(plan.schedule, "luck")
 
@@ -148,7 +153,7 @@ class Town:
         names = dice.sample(MENU, dice.randint(1, 4))
         return [call(name, item=f"{name}-{turn}-{place}") for place, name in enumerate(names)]
 
-    def _answer(self, request: ModelRequest) -> Reply:
+    async def _answer(self, request: ModelRequest) -> Reply:
         process = PROCESS.get()
         if process is not None:
             process.check_alive()
@@ -161,7 +166,21 @@ class Town:
                 self._heard(request)
             except LogActError as error:
                 self.world.fail(error)
+        await self._model_fails(process)
         return self.menu(turn) or "all done"
+
+    async def _model_fails(self, process: Process | None) -> None:
+        """What becomes of an answer on its way: nothing, as a rule, or a fault of the plan."""
+        nth = self.turns_asked
+        self.turns_asked += 1
+        fault = self.model_faults.pop(nth, "")
+        if not fault or process is None:
+            return
+        self.world.count(f"model_{fault}")
+        if fault == "asleep":
+            self.world.freeze(process.name, ASLEEP_S)
+        await asyncio.sleep({"never": FOR_EVER_S, "slow": SLOW_S}.get(fault, 0.1))
+        self.world.count(f"model_{fault}_answered")
 
     def _heard(self, request: ModelRequest) -> None:
         """What the model is told about its calls has to be in the log."""
