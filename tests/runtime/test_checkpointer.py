@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from logact import env as environment
-from logact.entry import Checkpoint, NewEntry, Notice
+from logact.entry import Checkpoint, Entry, NewEntry, Notice
 from logact.env import Env
 from logact.logs.base import SharedLog
 from logact.runtime.checkpointer import Checkpointer
@@ -40,7 +40,6 @@ class Desk:
             await self.log.append(NewEntry(payload=note, role="driver", name="d", agent="ann"))
         await self.host.tail.catch_up()
 
-    @property
     def due(self) -> bool:
         return self.checkpointer.due(self.host.state)
 
@@ -65,13 +64,13 @@ def test_bytes_make_it_due_and_a_checkpoint_sets_them_back(clock: Clock) -> None
     async def main() -> None:
         at = await desk(clock, bytes_max=20_000)
         await at.note(count=20)
-        assert not at.due
+        assert not at.due()
         await at.note("y" * 20_000)
-        assert at.due
+        assert at.due()
         await at.checkpointer.write()
-        assert not at.due, "what came before the checkpoint counted again"
+        assert not at.due(), "what came before the checkpoint counted again"
         await at.note("y" * 20_000)
-        assert at.due
+        assert at.due()
 
     run(main())
 
@@ -85,15 +84,15 @@ def test_a_checkpoint_of_somebody_else_sets_bytes_and_time_back(clock: Clock) ->
         await other.host.tail.start()
         await one.note("y" * 20_000)
         clock.now += 50
-        assert one.due
+        assert one.due()
         await other.host.tail.catch_up()
         await other.checkpointer.write()
         await one.note(count=3)
-        assert not one.due
+        assert not one.due()
         clock.now += 59
-        assert not one.due
+        assert not one.due()
         clock.now += 2
-        assert one.due
+        assert one.due()
 
     run(main())
 
@@ -104,14 +103,14 @@ def test_time_makes_it_due_only_where_something_came(clock: Clock) -> None:
     async def main() -> None:
         at = await desk(clock, seconds_max=60)
         clock.now += 1000
-        assert not at.due
+        assert not at.due()
         await at.note(count=2)
-        assert at.due, "the time was over, and something came"
+        assert at.due(), "the time was over, and something came"
         await at.checkpointer.write()
         clock.now += 1000
-        assert not at.due, "the checkpoint itself is nothing new"
+        assert not at.due(), "the checkpoint itself is nothing new"
         await at.note(count=2)
-        assert at.due
+        assert at.due()
 
     run(main())
 
@@ -122,17 +121,17 @@ def test_whichever_measure_comes_first_counts(clock: Clock) -> None:
     async def main() -> None:
         by_entries = await desk(clock, every=5, bytes_max=10**9, seconds_max=10**6)
         await by_entries.note(count=4)
-        assert not by_entries.due
+        assert not by_entries.due()
         await by_entries.note()
-        assert by_entries.due
+        assert by_entries.due()
         by_bytes = await desk(clock, every=10**6, bytes_max=2000, seconds_max=10**6)
         await by_bytes.note("y" * 3000)
-        assert by_bytes.due
+        assert by_bytes.due()
         by_time = await desk(clock, every=10**6, bytes_max=10**9, seconds_max=5)
         await by_time.note(count=2)
-        assert not by_time.due
+        assert not by_time.due()
         clock.now += 5
-        assert by_time.due
+        assert by_time.due()
 
     run(main())
 
@@ -144,7 +143,7 @@ def test_without_a_measure_none_is_due(clock: Clock) -> None:
         at = await desk(clock)
         await at.note("y" * 5000, count=50)
         clock.now += 10**6
-        assert not at.due
+        assert not at.due()
 
     run(main())
 
@@ -161,7 +160,7 @@ def test_time_alone_wakes_the_checkpointer() -> None:
         for _ in range(2):
             await log.append(NewEntry(payload=note, role="driver", name="d", agent="ann"))
         await host.tail.catch_up()
-        written = []
+        written: list[Entry] = []
         async with asyncio.TaskGroup() as group:
             task = group.create_task(checkpointer.run())
             while not written:
