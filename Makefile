@@ -57,6 +57,7 @@ bench: $(STAMP)  ## all benchmarks in full
 	$(BIN)/python -m benchmarks.engines --json
 	$(BIN)/python -m benchmarks.failover --json
 	$(BIN)/python -m benchmarks.introspection --json
+	$(BIN)/python -m benchmarks.swarm --json
 
 docs: $(STAMP)  ## write the generated pages anew
 	$(BIN)/python docs/generate.py

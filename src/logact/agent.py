@@ -47,6 +47,7 @@ from logact.errors import (
     SpecError,
     UsageError,
 )
+from logact.introspection.tuning import Tuning
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime import values
@@ -62,6 +63,7 @@ from logact.tools import Toolbox
 from logact.voters.base import Voter, as_voters
 
 if TYPE_CHECKING:
+    from logact.introspection.tokens import Optimization
     from logact.undoing import UndoReport
 
 
@@ -157,7 +159,8 @@ class LogActAgent:
         self.witness = witness
         self.signing_key = signing_key
         self.leave: Leave | None = None
-        self._observers: list[Callable[[State, Entry], None]] = []
+        self.tuning = Tuning(agent_id)
+        self._observers: list[Callable[[State, Entry], None]] = [self.tuning.observe]
         self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
 
@@ -456,6 +459,18 @@ class LogActAgent:
             closed = Recovery(intent=chosen, attempt=0, settlement=settlement, evidence=self.agent_id, reason=reason)
             await parts.host.append([parts.host.about(intent, closed, "recoverer", self.agent_id)])
             return self._view(parts, chosen)
+
+    async def apply_optimization(self, optimization: Optimization, *, automatic: bool = False) -> list[int]:
+        """Apply this agent's part of an optimization, by a vote or (``automatic``) at once; each is an entry."""
+        from logact import agent_tuning
+
+        return await agent_tuning.apply(self, optimization, automatic=automatic)
+
+    async def undo_optimization(self, position: int, reason: str = "") -> int:
+        """Take a change back that was applied at a position. Where the entry stands that says so."""
+        from logact import agent_tuning
+
+        return await agent_tuning.write(self, self.tuning.undone(position, reason))
 
     async def state(self) -> AgentState:
         """The agent as the log has it now."""

@@ -6,6 +6,7 @@ positions. What it claims without a position, or with one that is not there, is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,10 +19,12 @@ from logact.introspection.asking import Answered, added, ask_model, cited, said,
 from logact.introspection.changes import read_change
 from logact.introspection.health import RECENT_S, Health, worst
 from logact.introspection.material import Material, Selection, material
+from logact.introspection.optimizing import Optimized, Statement, optimize, swarm_log
 from logact.introspection.performance import Performance, Proposal, performance
 from logact.introspection.profiler import folded
 from logact.introspection.questions import ASK, DEBUG, KINDS
 from logact.introspection.signals import Signal, Thresholds
+from logact.introspection.token_reading import Spending
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 
@@ -47,13 +50,6 @@ class Debugged(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     usage: Usage | None = None
     finding: int = 0
-
-
-class Statement(msgspec.Struct, frozen=True, kw_only=True):
-    """One sentence of an answer, and the positions that support it."""
-
-    text: str
-    cites: tuple[int, ...]
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +109,22 @@ class AgenticIntrospection:
     async def health_check(self, agent: LogActAgent) -> Health:
         """How this agent is doing. Raises what reading the log raises."""
         return await self.health(agent.log, agent=agent.agent_id)
+
+    async def get_swarm_log(self, swarm: Sequence[LogActAgent]) -> Spending:
+        """What a swarm's agents spent their tokens on, folded from the log that they share."""
+        return await swarm_log(swarm)
+
+    async def optimize_token_usage(self, swarm: Sequence[LogActAgent], *, automatic: bool = False) -> Optimized:
+        """Find what would save the swarm's agents tokens, and hand each its part.
+
+        ``automatic`` applies it at once; otherwise each agent's voters have to approve. With a model, it is asked
+        for more, in words that cite positions. Raises what reading and writing the log raises.
+        """
+        optimized = await optimize(swarm, automatic=automatic)
+        if self.model is None:
+            return optimized
+        reply = await self.ask(swarm[0].log, "Optimize token usage across swarm execution")
+        return msgspec.structs.replace(optimized, advice=reply.statements)
 
     async def llm_analyze(self, prompt: str, log: SharedLog, *, agent: str = "") -> Reply:
         """A model's answer to a prompt over a log: see :meth:`ask`."""
@@ -271,7 +283,7 @@ CLAIMS_MAX = 30
 class _Claim(Statement, frozen=True, kw_only=True):
     """A claim with whatever else the model said of it."""
 
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def _claim(given: Any) -> _Claim | None:

@@ -85,6 +85,7 @@ class Driver:
         doubts: Callable[[], str] = lambda: "",
         waits: Callable[[int], str] = lambda run: "",
         watcher: Watcher | None = None,
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self.host = host
         self.model = model
@@ -99,6 +100,7 @@ class Driver:
         self.doubts = doubts
         self.waits = waits
         self.watcher = watcher
+        self.hidden = hidden
         self.circuits = Circuits(host)
         self.transcript = Transcript(host)
         self.inferences = 0
@@ -112,6 +114,8 @@ class Driver:
     def specs(self) -> tuple[ToolSpec, ...]:
         """What the model is offered: the tools, and where the answer has a form, the tool that gives it."""
         specs = self.proposer.tools.specs()
+        if self.hidden:
+            specs = tuple(spec for spec in specs if spec.name not in self.hidden)
         if self.answer_schema is None:
             return specs
         return (

@@ -26,6 +26,7 @@ from logact.models.base import Model
 from logact.runtime.host import Host
 from logact.swarm.claims import LEASE_S
 from logact.swarm.plan import PLAN, Board, SubTask, as_plan, notice_of
+from logact.swarm.sharing import equip
 from logact.swarm.talk import Talk
 from logact.swarm.worker import FollowUps, Worker
 from logact.voters.base import Voter
@@ -104,6 +105,7 @@ class Swarm:
         if talk:
             for agent in self.agents:
                 self.talk.equip(agent)
+        self.known = [equip(agent) for agent in self.agents]
         self._kept: dict[str, str] = {}
 
     # --- a whole task --------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ class ConflictVoter(Voter):
                 continue
             for theirs in change["objects"]:
                 for mine in wanted:
-                    if _same(mine, theirs):
+                    if same_object(mine, theirs):
                         what = mine if mine != ANYTHING else theirs
                         why = f"{change['agent']} is about to change {what} (action {position}, {change['tool']})"
                         return self._no(why, int(position), change["agent"])
@@ -95,7 +95,7 @@ class ConflictVoter(Voter):
 
     def _objects(self, tool: str, arguments: Mapping[str, Any]) -> list[str]:
         names = self.objects.get(tool, self.arguments)
-        return sorted({_named(arguments[name]) for name in names if arguments.get(name) not in (None, "")})
+        return sorted({named(arguments[name]) for name in names if arguments.get(name) not in (None, "")})
 
     # --- memory ------------------------------
 
@@ -159,7 +159,7 @@ class ConflictVoter(Voter):
         return set()
 
 
-def _named(value: Any) -> str:
+def named(value: Any) -> str:
     """What an argument names: paths in one form, anything else as it is."""
     text = value if isinstance(value, str) else repr(value)
     if "://" in text or ("/" not in text and text not in (".", "..")):
@@ -167,7 +167,7 @@ def _named(value: Any) -> str:
     return posixpath.normpath(text)
 
 
-def _same(mine: str, theirs: str) -> bool:
+def same_object(mine: str, theirs: str) -> bool:
     """Whether two objects are one, or one lies in the other."""
     if ANYTHING in (mine, theirs) or mine == theirs or "." in (mine, theirs):
         return True

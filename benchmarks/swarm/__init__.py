@@ -1,0 +1,1 @@
+"""A swarm over a code tree, with introspection off and on; and claims under thousands of agents and kills."""

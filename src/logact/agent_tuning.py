@@ -1,0 +1,99 @@
+"""Applies what would save an agent tokens: at once where that is asked for, by a vote otherwise; each is an entry.
+
+A smaller model is never applied without a vote. Owns the way there; what a change means, ``introspection.tuning``
+says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from logact.core.views import Action
+from logact.entry import NewEntry, Notice
+from logact.errors import LogActError, UsageError
+from logact.introspection.tokens import Measure, Optimization
+from logact.introspection.tuning import Tuning
+from logact.tools import Tool
+
+if TYPE_CHECKING:
+    from logact.agent import LogActAgent
+
+NAME = "apply_optimization"
+
+
+async def apply(agent: LogActAgent, optimization: Optimization, *, automatic: bool) -> list[int]:
+    """Apply an agent's part. Where the entries stand that apply what was approved, and is not in force already."""
+    if optimization.agent != agent.agent_id:
+        raise UsageError(
+            "This is another agent's part", received=optimization.agent, expected=agent.agent_id, todo="hand it there"
+        )
+    found = []
+    for measure in optimization.measures:
+        if any(_same(measure, one) for one in agent.tuning.measures.values()):
+            continue
+        old = [at for at, one in agent.tuning.measures.items() if _replaces(measure, one)]
+        if automatic and measure.kind != "model":
+            found.append(await write(agent, agent.tuning.notice(measure)))
+        else:
+            found += await _voted(agent, measure)
+        if found and any(_same(measure, agent.tuning.measures[at]) for at in found if at in agent.tuning.measures):
+            for at in old:
+                await write(agent, agent.tuning.undone(at, "replaced"))
+    return found
+
+
+async def write(agent: LogActAgent, notice: Notice) -> int:
+    """Append a change of the tuning, and take it into force."""
+    done = await agent.log.append(NewEntry(payload=notice, role="client", name=agent.agent_id, agent=agent.agent_id))
+    agent.tuning.take(await agent.log.get(done.position))
+    return done.position
+
+
+async def _voted(agent: LogActAgent, measure: Measure) -> list[int]:
+    """Propose the change as an action under the agent's own voters; nothing without their approval."""
+    from logact.agent import LogActAgent as Proposer
+
+    applied: list[int] = []
+
+    async def apply_optimization(measure: dict[str, Any]) -> str:
+        """Change what an agent is shown or offered, to save tokens."""
+        notice = agent.tuning.notice(msgspec.convert(measure, Measure))
+        applied.append(await write(agent, notice))
+        return f"applied at {applied[-1]}"
+
+    tool = Tool(apply_optimization, effect="idempotent", name=NAME)
+    proposer = Proposer(f"{agent.agent_id}-tuning", agent.log, agent.voters, tools=[tool])
+    try:
+        await proposer.act(Action(tool=NAME, arguments={"measure": msgspec.to_builtins(measure)}))
+    except LogActError as error:
+        if not error.definite:
+            raise
+    return applied
+
+
+def _replaces(one: Measure, other: Measure) -> bool:
+    """Whether a measure takes the place of another: the same text handed over, or another choice of tools."""
+    if one.kind != other.kind:
+        return False
+    return one.kind != "share" or (one.data["tool"], one.data["arguments"]) == (
+        other.data["tool"],
+        other.data["arguments"],
+    )
+
+
+def _same(one: Measure, other: Measure) -> bool:
+    """Whether two measures change the same in the same way."""
+    if one.kind != other.kind:
+        return False
+    if one.kind == "share":
+        return (one.data["tool"], one.data["arguments"], one.data["text"]) == (
+            other.data["tool"],
+            other.data["arguments"],
+            other.data["text"],
+        )
+    return one.data == other.data
+
+
+__all__ = ["NAME", "Tuning", "apply", "write"]

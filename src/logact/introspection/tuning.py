@@ -1,0 +1,103 @@
+"""What was applied to one agent to save tokens: entries that say so, what they change, and how they are taken back.
+
+It changes what a model is shown and offered, never what may run: tools, effects, voters and policies stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from logact.core.settling import ANSWER
+from logact.core.state import State
+from logact.entry import Entry, Intent, Notice
+from logact.introspection.token_reading import objects_of, touches
+from logact.introspection.tokens import Measure
+from logact.logs.base import SharedLog, where
+
+APPLIED, UNDONE = "optimization_applied", "optimization_undone"
+"""The codes of the notices that apply a change, and take it back."""
+
+
+class Tuning:
+    """The changes in force for one agent, by the position of the entry that applied each."""
+
+    def __init__(self, agent: str) -> None:
+        self.agent = agent
+        self.measures: dict[int, Measure] = {}
+        self.stale: set[int] = set()
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The tools that the model is not offered."""
+        return frozenset(name for one in self._of("hide") for name in one.data.get("tools", ()))
+
+    @property
+    def shares_reads(self) -> bool:
+        """Whether repeated reads are answered from the log."""
+        return bool(self._of("reads"))
+
+    def prompt(self, system: str) -> str:
+        """The system prompt with what is handed over instead of being read again."""
+        said = [_handed(one) for at, one in self.measures.items() if one.kind == "share" and at not in self.stale]
+        return "\n\n".join([part for part in (system, *said) if part])
+
+    def _of(self, kind: str) -> list[Measure]:
+        return [one for one in self.measures.values() if one.kind == kind]
+
+    # --- entries -------------------------------------------------------------------------------------------------
+
+    def notice(self, measure: Measure) -> Notice:
+        """The entry that applies a measure."""
+        data = msgspec.to_builtins(measure)
+        return Notice(code=APPLIED, message=measure.title, agent=self.agent, data={"measure": data})
+
+    def undone(self, position: int, reason: str) -> Notice:
+        """The entry that takes one back."""
+        return Notice(code=UNDONE, message=reason, agent=self.agent, data={"undoes": position})
+
+    def observe(self, state: State, entry: Entry) -> None:
+        """One more entry: changes in force come and go, and a change of what was handed over makes it stale."""
+        if not state.verdict:
+            self.take(entry)
+
+    def take(self, entry: Entry) -> None:
+        """What an effective entry means for this agent."""
+        said = entry.payload
+        if isinstance(said, Intent) and said.effect != "read" and said.tool != ANSWER:
+            changed = objects_of(said)
+            for at, one in self.measures.items():
+                if one.kind == "share" and touches(changed, one.data.get("arguments", {})):
+                    self.stale.add(at)
+        elif isinstance(said, Notice) and said.agent == self.agent and entry.author.role in ("driver", "client"):
+            if said.code == APPLIED:
+                measure = _read(said.data.get("measure"))
+                if measure is not None:
+                    self.measures[entry.position] = measure
+            elif said.code == UNDONE:
+                self.measures.pop(said.data.get("undoes", 0), None)
+
+    async def restore(self, log: SharedLog, after: int = 0) -> None:
+        """Take up what stands in the log after a position."""
+        async for entry in log.read(after, matching=where(kinds=["Notice", "Intent"])):
+            if entry.position not in self.measures:
+                self.take(entry)
+
+
+def _read(given: Any) -> Measure | None:
+    try:
+        return msgspec.convert(given, Measure)
+    except msgspec.ValidationError:
+        return None
+
+
+def _handed(measure: Measure) -> str:
+    data = measure.data
+    call = f"{data['tool']} {msgspec.json.encode(data['arguments']).decode()}"
+    whole = data["lines"] == data["of"]
+    part = (
+        "" if whole else f", the {data['lines']} of {data['of']} lines that were of use (call it again for the rest)"
+    )
+    head = f"[What {call} returns, as of position {data['position']}{part}; nothing has changed it since]"
+    return f"{head}\n{data['text']}"
