@@ -4,7 +4,7 @@ Adopt it in a few lines::
 
     def test_an_agent_whose_parts_are_killed(tmp_path: Path) -> None:
         found = killed_parts(tmp_path, lambda log: f"nats://127.0.0.1:4222?log={log}")
-        assert found.kills == 4
+        assert found.kills >= 2, "the job ended before anybody was killed"
 
     def test_an_agent_on_a_bad_network(tmp_path: Path) -> None:
         with Proxy(4222) as network:
