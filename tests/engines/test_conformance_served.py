@@ -61,7 +61,9 @@ def over_postgres(
     postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[ServerProcess, Path]]:
     """A server over PostgreSQL."""
-    yield from serving(postgres.url(postgres.database("served_conformance"), "main"), tmp_path_factory.mktemp("served"))
+    yield from serving(
+        postgres.url(postgres.database("served_conformance"), "main"), tmp_path_factory.mktemp("served")
+    )
 
 
 @pytest.fixture(scope="module")
