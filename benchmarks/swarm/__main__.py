@@ -23,7 +23,7 @@ def main() -> None:
     repeats = bench.options.repeat or (1 if bench.quick else 2)
     bench.progress(
         f"{AGENTS} agents, {files} files, {repeats} times off and on; then the scale: "
-        + ("under a minute" if bench.quick else "about four minutes")
+        + ("under a minute" if bench.quick else "about a minute and a half")
     )
     off: list[dict[str, Any]] = []
     on: list[dict[str, Any]] = []
