@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -208,6 +209,30 @@ def test_pause_and_resume_from_outside(tmp_path: Path) -> None:
     assert out == "Paid 7, and kept the notes.\n"
     assert "PAUSED" in err
     assert "resumed" in err
+
+
+def says(child: subprocess.Popen[str], word: str) -> bool:
+    """Whether a running command says a word on its error output, before that ends."""
+    assert child.stderr is not None
+    return any(word in line for line in child.stderr)
+
+
+def test_a_paused_run_that_is_taken_up_says_so(tmp_path: Path) -> None:
+    """A run that was paused by itself is taken up, after a kill, by a process that says why it waits."""
+    spec = make(tmp_path)
+    (tmp_path / "hold").touch()
+    child = start("run", spec, TASK)
+    wait_for(tmp_path / "paid.txt")
+    assert logact("pause", spec, "--run", "2000").returncode == 0
+    (tmp_path / "hold").unlink()
+    assert says(child, "PAUSED")
+    time.sleep(0.5)  # what ran comes to its end, and nothing is left to recover
+    child.kill()
+    child.communicate()
+    again = start("run", spec)
+    assert says(again, "PAUSED")
+    again.kill()
+    again.communicate()
 
 
 def test_stop(tmp_path: Path) -> None:

@@ -107,8 +107,14 @@ class Progress:
         for line in lines[1:6]:
             click.echo(line, err=True)
 
+    def _resumed(self, state: State) -> int:
+        """The unfinished run that is gone on with, where none was begun here."""
+        mine = (run.id for run in state.runs.values() if run.agent == self.agent and run.status == "running")
+        return max(mine, default=0)
+
     def _say_held(self, state: State, entry: Entry) -> None:
-        held = state.control_over(self.agent, entry.run or self._told_run)
+        run = entry.run or self._told_run or self._resumed(state)
+        held = state.control_over(self.agent, run)
         if held == self._paused:
             return
         self._paused, before = held, self._paused
