@@ -189,6 +189,28 @@ async def test_an_old_backup_and_a_lost_tail_are_found_through_a_witness(tmp_pat
         await repair(tmp_path / "a.db", tmp_path / "b.db")
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9, 0.99], ids=lambda kept: f"{kept:.0%} of it left")
+async def test_a_write_ahead_log_that_is_lost_or_cut(tmp_path: Path, kept: float) -> None:
+    """What is left is a whole beginning of the log, no batch by half; a witness finds what is gone."""
+    heads = tmp_path / "elsewhere.heads"
+    await written(tmp_path / "a.db")  # in the file: the last to close moves everything there
+    before = len(bodies(tmp_path / "a.db"))
+    agent = an_agent(MemoryEngine(), SCRIPT, [Flaky().tool], witness=heads)
+    agent.log = log_of(tmp_path / "a.db")
+    async with agent.log:
+        await agent.run("again")
+        whole = [stored.body for stored in (await agent.log.engine.read(0)).records]
+        journal = (tmp_path / "a.db-wal").read_bytes()
+        shutil.copy(tmp_path / "a.db", tmp_path / "c.db")
+        (tmp_path / "c.db-wal").write_bytes(journal[: int(len(journal) * kept)])
+    async with log_of(tmp_path / "c.db") as log:
+        left = [stored.body for stored in (await log.engine.read(0)).records]
+        assert left == whole[: len(left)]
+        assert before <= len(left) < len(whole)
+        assert not (await verify(log)).problems, "by itself it is a perfect log"
+        assert not (await verify(log, witness=heads)).sound
+
+
 async def test_another_history_of_the_same_length_is_found(tmp_path: Path) -> None:
     """A log that went on differently after it was put back is not the one that the witness saw."""
     heads = tmp_path / "elsewhere.heads"
