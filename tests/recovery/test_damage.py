@@ -157,6 +157,20 @@ async def test_bits_flipped_anywhere_in_the_file(tmp_path: Path, seed: int) -> N
         assert not (await verify(log)).problems
 
 
+async def test_a_record_number_that_a_flipped_bit_carried_away(tmp_path: Path) -> None:
+    """A record that now claims to be the billionth does not make a billion missing ones of the repaired log."""
+    await written(tmp_path / "a.db")
+    count = len(bodies(tmp_path / "a.db"))
+    rows(
+        tmp_path / "a.db",
+        "UPDATE records SET id = id + (1 << 33) WHERE id = (SELECT id FROM records LIMIT 1 OFFSET 5)",
+    )
+    found = salvage(tmp_path / "a.db")
+    assert len(found.bodies) == count - 1 and "far from all others" in found.notes[-1]
+    done = await repair(tmp_path / "a.db", tmp_path / "b.db")
+    assert done.records == count - 1 and done.missing == ((6000, 6000),)
+
+
 async def test_a_file_that_was_cut_off(tmp_path: Path) -> None:
     """Half of the file: what is there is salvaged, and the lost tail is told."""
     await written(tmp_path / "a.db")

@@ -24,6 +24,10 @@ _HEADER = 100
 _OVERFLOW_PAGES_MAX = 1_000_000
 
 
+GAP_MAX = 100_000
+"""More missing records than this in a row, and what comes after them is not taken for the same stretch."""
+
+
 class Salvaged(msgspec.Struct, kw_only=True):
     """What was found of one log: bodies by record number, blobs by digest, and what the file says of itself.
 
@@ -69,7 +73,7 @@ def salvage(path: Path, name: str = "main") -> Salvaged:
             ids[key] = row[2]
             if row[1] == name:
                 wanted, found.log_id, found.sealed = key, row[2], bool(row[6])
-                found.first = row[4] if isinstance(row[4], int) else 1
+                found.first = max(1, row[4]) if isinstance(row[4], int) else 1
     if not wanted and len(records) == 1 and not ids:
         wanted = next(iter(records))  # the table of logs is gone, and there is only one
         found.notes.append("the table of logs cannot be read")
@@ -82,12 +86,29 @@ def salvage(path: Path, name: str = "main") -> Salvaged:
         found.bodies[number] = body
         if broken:
             found.damaged[number] = broken
+    strays = _strays(sorted(found.bodies))
+    for number in strays:
+        del found.bodies[number]
+        found.damaged.pop(number, None)
+    if strays:
+        found.notes.append(f"{len(strays)} records stand at numbers far from all others, and were left out")
     if not found.bodies:
         known = ", ".join(sorted(ids.values())) or "none"
         raise LogCorrupt(
             "Nothing of this log can be read", received=f"{path}, log {name!r}", expected=f"ids: {known}"
         )
     return found
+
+
+def _strays(numbers: list[int]) -> list[int]:
+    """Numbers that a flipped bit has carried far away: those apart from the largest group."""
+    groups: list[list[int]] = []
+    for number in numbers:
+        if not groups or number - groups[-1][-1] > GAP_MAX:
+            groups.append([])
+        groups[-1].append(number)
+    largest = max(groups, key=len, default=[])
+    return [number for group in groups if group is not largest for number in group]
 
 
 class _Pages:
