@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from typing import Any
 
 import pytest
 
 SERVERS = ("kafka", "nats", "postgres")
 """Fixtures that start a server once a session: their tests go to one worker, so that it is started once."""
+
+
+def pytest_configure() -> None:
+    """Let the tests' child processes hear Ctrl-C, also where a shell in the background has told us to ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
