@@ -18,10 +18,15 @@ import msgspec
 
 from logact.entry import Policy
 from logact.errors import LogActError, SpecError
+from logact.runtime.retry import RetryRecovery
+from logact.runtime.watcher import Watch
 from logact.spec import SpecFile, save_spec
 from logact.spec_parts import file_of, policy_of, tools_of, voters_of
+from logact.spec_supervision import recovery_of
 from logact.spec_tables import (
     AgentTable,
+    BackoffTable,
+    BreakerTable,
     CheckpointsTable,
     CodeTools,
     FilesTools,
@@ -29,8 +34,10 @@ from logact.spec_tables import (
     LogTable,
     ObjectTools,
     PolicyTable,
+    RecoveryTable,
     ToolsTable,
     VoterTable,
+    WatchTable,
     WebTools,
 )
 from logact.tools import Shell, Tool, Toolbox, Web, Workspace
@@ -99,7 +106,7 @@ def spec_of(
             lease_s=agent.lease_s,
             end_hung=agent.end_hung,
         ),
-        log=LogTable(url=_url(agent.log.url, place)),
+        log=_log(agent, place),
         tools=list(_tools(agent.tools.values(), place)),
         voters=[_voter(one, place) for one in agent.voters],
         policy=_policy(agent),
@@ -107,6 +114,9 @@ def spec_of(
         checkpoints=CheckpointsTable(
             every=agent.checkpoint_every, bytes=agent.checkpoint_bytes, seconds=agent.checkpoint_s
         ),
+        recovery=_recovery(agent.recovery) if agent.recovery is not None else None,
+        breaker=BreakerTable(**msgspec.structs.asdict(agent.breaker)) if agent.breaker is not None else None,
+        watch=WatchTable(**msgspec.structs.asdict(agent.watch)) if agent.watch != Watch() else None,
     )
 
 
@@ -114,7 +124,7 @@ SAID = frozenset(
     {
         "self", "agent_id", "shared_log", "log", "voters", "model", "tools", "system", "policy", "secrets", "limits",
         "context_tokens_max", "model_timeout_s", "decide_within_s", "checkpoint_every", "checkpoint_bytes",
-        "checkpoint_s", "lease_s", "end_hung", "takeover",
+        "checkpoint_s", "lease_s", "end_hung", "takeover", "recovery", "breaker", "watch", "witness", "signing_key",
     }
 )  # fmt: skip
 """What a file says of an agent (but for ``takeover``, which is a matter of the moment)."""
@@ -140,6 +150,32 @@ def _told(value: Any) -> Any:
 
 def _refuse(what: str, received: str, todo: str) -> None:
     raise SpecError(f"A specification cannot hold {what}", received=received, todo=todo)
+
+
+def _log(agent: LogActAgent, place: Path) -> LogTable:
+    """Where the log and its witness are. The files of keys are not known any more, only what was in them."""
+    for what, there, variable in (
+        ("the key of the log's author", agent.log.signer is not None, "LOGACT_AUTHOR_KEY"),
+        ("the key ring of the log", agent.log.keyring is not None, "LOGACT_KEYRING"),
+    ):
+        if there and not os.environ.get(variable):
+            _refuse(what, "open_log(url, ...)", f"name its file in {variable}, or in [log] of a file of your own")
+    witness = os.fspath(agent.witness or "")
+    if witness:
+        witness = _url(witness, place) if "://" in witness else _relative(Path(witness), place)
+    key = _relative(Path(agent.signing_key), place) if agent.signing_key is not None else ""
+    return LogTable(url=_url(agent.log.url, place), witness=witness, signing_key=key)
+
+
+def _recovery(recovery: RetryRecovery) -> RecoveryTable:
+    """Retries as a table, if that leads back to the same rules: a class that is switched off is not in a file."""
+    usual = msgspec.structs.asdict(recovery.usual)
+    other = {name: one for name, one in recovery.rules.items() if one != recovery.usual}
+    by_class = {name: BackoffTable(**msgspec.structs.asdict(one)) for name, one in other.items()}
+    table = RecoveryTable(**usual, by_class=by_class)
+    if type(recovery) is not RetryRecovery or recovery_of(table).rules != recovery.rules:
+        _refuse("an agent's recovery from code", "recovery=...", "build_agent(spec, recovery=...)")
+    return table
 
 
 def _url(url: str, place: Path) -> str:

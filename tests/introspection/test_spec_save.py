@@ -24,7 +24,10 @@ from logact import (
     open_log,
     tool,
 )
+from logact.core.breaking import Breaker
+from logact.core.retrying import Backoff
 from logact.errors import SpecError
+from logact.runtime.watcher import Watch
 from logact.spec import build_agent, load_spec
 from logact.spec_save import save_agent
 from logact.voters.combine import any_of
@@ -161,6 +164,43 @@ def test_a_tool_of_the_running_script(tmp_path: Path) -> None:
     assert list(build_agent(spec).tools) == ["look"]
 
 
+def test_what_supervises_it(tmp_path: Path) -> None:
+    """Retries, a breaker, a watch and a witness come back as they were (were refused, though a file can say them)."""
+    agent = built(
+        tmp_path,
+        recovery=RetryRecovery(5, 0.1, by_class={"failed": Backoff(max_retries=1), "timeout": Backoff(jitter=0.0)}),
+        breaker=Breaker(failures=7, wait_s=60),
+        watch=Watch(loop="pause", idle=30),
+        witness=tmp_path / "heads",
+        signing_key=tmp_path / "heads.key",
+    )
+    path = save_agent(agent, tmp_path / "clerk.toml")
+    again = build_agent(load_spec(path))
+    assert again.recovery is not None
+    assert agent.recovery is not None
+    assert again.recovery.rules == agent.recovery.rules
+    assert again.recovery.usual == Backoff(max_retries=5, base_delay=0.1)
+    assert (again.breaker, again.watch) == (agent.breaker, agent.watch)
+    assert [Path(str(again.witness)), Path(str(again.signing_key))] == [tmp_path / "heads", tmp_path / "heads.key"]
+    assert 'witness = "heads"' in path.read_text()
+
+
+def test_a_key_ring_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key ring that only code names is refused (was left out in silence); one of the environment stays there."""
+    ring = tmp_path / "keys.toml"
+    ring.write_text('[[keys]]\npublic = "ed25519:mjAzcHWLTJ4K3yX0X0mXzq2dGd0kmqVDVo1sXyqkYlY"\nroles = ["voter"]\n')
+    url = f"sqlite:///{tmp_path}/a.db"
+    agent = LogActAgent("clerk", open_log(url, keyring=str(ring)))
+    with pytest.raises(SpecError, match="the key ring of the log"):
+        save_agent(agent, tmp_path / "clerk.toml")
+    monkeypatch.setenv("LOGACT_KEYRING", str(ring))
+    save_agent(LogActAgent("clerk", open_log(url)), tmp_path / "clerk.toml")
+
+
+class Patient(RetryRecovery):
+    """Retries in code of one's own."""
+
+
 def made_inside() -> Any:
     @tool(effect="read")
     def inner() -> str:
@@ -177,7 +217,8 @@ def made_inside() -> Any:
         ({"voters": [lambda entry: True]}, "the voter"),
         ({"voters": [ActionInterceptor([ActionRule("odd", "deny", when=lambda action: True)])]}, "the rule odd"),
         ({"answer_type": int}, "answer_type"),
-        ({"recovery": RetryRecovery()}, "recovery"),
+        ({"recovery": RetryRecovery(by_class={"timeout": None})}, "recovery"),
+        ({"recovery": Patient()}, "recovery"),
     ],
 )
 def test_what_a_file_cannot_say_is_named(tmp_path: Path, options: dict[str, Any], says: str) -> None:

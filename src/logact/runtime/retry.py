@@ -78,6 +78,7 @@ class RetryRecovery:
                 )
             if rule is not None:
                 _check(name, rule)
+        self.usual = usual
         self.max_retries = max_retries
         self.base_delay = base_delay
         self.rules: dict[str, Backoff] = {name: rule for name, rule in chosen.items() if rule is not None}
