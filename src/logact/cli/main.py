@@ -33,6 +33,7 @@ COMMANDS = {
     "resume": ("control", "Let go on what was paused or stopped."),
     "stop": ("control", "End runs; nothing new starts."),
     "cancel": ("control", "Take back what has not started."),
+    "recover": ("recover", "Settle what a crash left, without going on."),
     "doubt": ("doubt", "Settle what may or may not have happened."),
     "undo": ("undo", "Take back what a run or an action did."),
     "fork": ("forks", "Start a new log from a point of another."),
@@ -56,6 +57,7 @@ COMMANDS = {
     "token": ("serve", "Who may use a served log: create, list, revoke."),
     "key": ("key", "Keys that sign what a part writes."),
     "doctor": ("doctor", "Check this installation, and prove the gate."),
+    "bench": ("bench", "What a log costs here, measured."),
 }
 """Each command: the module that holds it, and one line for ``logact --help``."""
 
