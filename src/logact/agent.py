@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from logact import agent_acting
 from logact.agent_parts import Parts, only, running
 from logact.agent_results import AgentState, Answer, ExecutionResult, ValidationResult
 from logact.core.breaking import Breaker
@@ -30,7 +31,6 @@ from logact.entry import (
     Part,
     Policy,
     Recovery,
-    Result,
     Run,
     Settlement,
     Vote,
@@ -50,7 +50,6 @@ from logact.errors import (
 from logact.introspection.tuning import Tuning
 from logact.logs.base import SharedLog
 from logact.models.base import Model
-from logact.runtime import values
 from logact.runtime.driver import MODEL_TIMEOUT_S
 from logact.runtime.entering import enter, policy_from, spec_for
 from logact.runtime.host import Host
@@ -270,7 +269,7 @@ class LogActAgent:
         """
         async with self._playing() as parts:
             if key in parts.host.state.keys:
-                return await self._proposed(parts, parts.host.state.keys[key])
+                return await agent_acting.proposed_before(self, parts, action, key)
             run_id = run or await self._own_loop_run(parts)
             state = parts.host.state
             if run_id not in state.runs:
@@ -288,7 +287,7 @@ class LogActAgent:
                 done = await parts.host.append([entry], blobs=blobs, key=key)
             except KeyConflict:  # another life was faster; its proposal has another deadline, so other bytes
                 await parts.host.tail.catch_up()
-                return await self._proposed(parts, parts.host.state.keys[key])
+                return await agent_acting.proposed_before(self, parts, action, key)
             return self._view(parts, done.position)
 
     async def validate_action(self, entry: LogEntry) -> ValidationResult:
@@ -327,41 +326,15 @@ class LogActAgent:
             if action is None or action.status != "validated":
                 status = action.status if action is not None else "not an open action"
                 return ExecutionResult(success=False, error=f"not validated: it is {status}", entry=entry)
-            results: list[Result] = []
+            return await agent_acting.executed(self, parts, key, parts.executor.perform(key))
 
-            def collect(state: State, one: Entry) -> None:
-                if isinstance(one.payload, Result) and one.payload.intent == key and not state.verdict:
-                    results.append(one.payload)
+    async def act(self, action: Action, *, key: str = "") -> Any:
+        """Propose, validate and execute in one call, in two durable writes; the value.
 
-            host.tail.observe(collect)
-            try:
-                mine = await parts.executor.perform(key)
-                if not mine and key in parts.executor.running:  # the agent's own loop has taken it up
-                    await host.tail.until(lambda state: key not in parts.executor.running)
-                if not results:
-                    blocked = host.state.blocked(host.state.actions[key])
-                    return ExecutionResult(success=False, error=f"not started: {blocked or 'the log moved on'}")
-            finally:
-                host.tail.unobserve(collect)
-            result = results[-1]
-            after = self._view(parts, key)
-            if result.error is not None:
-                return ExecutionResult(success=False, error=result.error.message, failure=result.error, entry=after)
-            return ExecutionResult(success=True, result=await self._value(result), entry=after)
-
-    async def act(self, action: Action) -> Any:
-        """Propose, validate and execute in one call; the value. Raises ActionRejected and ActionFailed."""
-        from logact.errors import ActionFailed
-
-        async with self._playing():
-            entry = await self.propose_action(action)
-            judged = await self.validate_action(entry)
-            if not judged.approved:
-                raise ActionRejected(f"{action.tool} was not committed", received=judged.reason, todo=judged.hint)
-            done = await self.execute_action(entry)
-            if not done.success:
-                raise ActionFailed(f"{action.tool} failed", received=done.error)
-            return done.result
+        Under a ``key`` of your own it happens once: whoever asks for it again, in a later life too, gets the value
+        that is in the log. Raises ActionRejected, ActionFailed, and InDoubt if only a person can tell.
+        """
+        return await agent_acting.act(self, action, key)
 
     async def recover_from_failure(self) -> AgentState:
         """Fold the log, settle what an earlier life left unfinished, and say where the agent stands.
@@ -370,6 +343,7 @@ class LogActAgent:
         """
         async with self._playing() as parts:
             while True:
+                await parts.decider.settle()  # deadlines that passed, with nobody there to say so
                 pending = parts.recoverer.due(parts.host.state)
                 startable = [one for one, _ in parts.executor.due(parts.host.state)]
                 if not pending and not startable:
@@ -635,20 +609,11 @@ class LogActAgent:
 
     async def _own_loop_run(self, parts: Parts) -> int:
         """The run that actions of a caller's own loop belong to: one for each life of the agent."""
-        if not parts.own_run:
-            begin = Run(agent=self.agent_id, title="(own loop)")
-            done = await parts.host.append([parts.host.entry(begin, "client")])
-            parts.own_run = done.position
-        return parts.own_run
-
-    async def _proposed(self, parts: Parts, position: int) -> LogEntry:
-        """An earlier proposal, also one that the fold has let go."""
-        if position in parts.host.state.actions:
-            return self._view(parts, position)
-        for entry in await self.log.get_history(self.agent_id):
-            if entry.position == position:
-                return entry
-        raise UsageError("The key was used for something else", received=f"position {position}", todo="use another")
+        async with parts.proposing:
+            if not parts.own_run:
+                begin = Run(agent=self.agent_id, title="(own loop)")
+                parts.own_run = (await parts.host.append([parts.host.entry(begin, "client")])).position
+            return parts.own_run
 
     def _view(self, parts: Parts, key: int) -> LogEntry:
         action = parts.host.state.actions.get(key)
@@ -657,11 +622,6 @@ class LogActAgent:
                 "The proposal took no effect", received=parts.host.state.verdict or f"position {key}"
             )
         return view(parts.host.state, action)
-
-    async def _value(self, result: Result) -> Any:
-        if result.blob is not None:
-            return values.unpack(await self.log.get_blob(result.blob.digest))
-        return result.value
 
 
 def _decided(state: State, key: int) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from logact.introspection.history import History
 from logact.models.base import Model
 from logact.runtime.assembly import keeper_of
 from logact.runtime.checkpointer import Checkpointer
@@ -60,6 +61,8 @@ class Parts:
         self.executor.leave = agent.leave
         self._drivers: list[Driver] = []
         self.own_run = 0
+        self.proposing = asyncio.Lock()
+        self.told: History | None = None
         self.farewell: Exception | None = None
 
     def driver(self, model: Model, *, wait: bool = True) -> Driver:

@@ -38,10 +38,11 @@ class Inline:
         self.voters = voters
         self.executor = executor
 
-    async def propose(self, intent: Intent, *, start: bool = True) -> Proposed:
+    async def propose(self, intent: Intent, *, start: bool = True, key: str = "") -> Proposed:
         """Append an intent with its votes, and if they suffice its decision and its start.
 
-        Raises ConditionFailed if something relevant came in between; fold again and look what is next.
+        Raises ConditionFailed if something relevant came in between, and KeyConflict if something else stands under
+        the key; fold again and look what is next.
         """
         host, state = self.host, self.host.state
         seen = state.position
@@ -72,7 +73,7 @@ class Inline:
         self.executor.proposing += 1
         mine = False
         try:
-            done = await host.append(entries, unless=unless, after=seen)
+            done = await host.append(entries, unless=unless, after=seen, key=key)
             mine = (
                 started
                 and done.position not in self.executor.running

@@ -14,6 +14,7 @@ from logact.core.settling import ANSWER
 from logact.core.views import Action
 from logact.entry import Cancel, Control, Input, Limits, NewEntry, Payload, Recovery, Run, own
 from logact.errors import (
+    ActionFailed,
     ActionRejected,
     AgentBusy,
     InDoubt,
@@ -150,18 +151,32 @@ class Programs:
                         item = call.arguments["item"]
                         if any(self.sim.checker.item(one) == item for one in self.sim.checker.state.actions.values()):
                             continue
-                        entry = await agent.propose_action(Action(tool=call.tool, arguments=call.arguments), key=item)
-                        judged = await agent.validate_action(entry)
-                        if not judged.approved:
-                            self.sim.town.told_refused(item)
-                            continue
-                        await agent.execute_action(entry)
+                        await self._own_step(agent, Action(tool=call.tool, arguments=call.arguments), item)
                     while await self._unfinished(agent):
                         await process.env.sleep(1.0)
                 self.sim.done["run"] += 1
                 return
             except (InDoubt, AgentBusy, LogError, ActionRejected):
                 await process.env.sleep(1.0)
+
+    async def _own_step(self, agent: LogActAgent, action: Action, item: str) -> None:
+        """One action, in one call or in three: the same item always in the same way, in every life."""
+        if sum(item.encode()) % 2:
+            entry = await agent.propose_action(action, key=item)
+            judged = await agent.validate_action(entry)
+            if not judged.approved:
+                self.sim.town.told_refused(item)
+                return
+            await agent.execute_action(entry)
+            return
+        try:
+            await agent.act(action, key=item)
+        except ActionFailed:
+            pass
+        except ActionRejected as error:
+            if "was not committed" not in str(error):
+                raise
+            self.sim.town.told_refused(item)
 
     @staticmethod
     async def _unfinished(agent: LogActAgent) -> bool:
