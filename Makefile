@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SEED ?=
+LOG ?=
+PARTS ?=
 
 .PHONY: demo test check lint types sim sim-full chaos bench docs examples fix clean help setup
 .DEFAULT_GOAL := help
@@ -19,8 +21,8 @@ $(STAMP): pyproject.toml tools/requirements-dev.txt
 	sh tools/system-packages.sh
 	touch $(STAMP)
 
-demo: $(STAMP)  ## the main job: real files, kill -9 in the middle, proof at the end
-	$(BIN)/python -m examples.main_job
+demo: $(STAMP)  ## the main job: real files, kill -9 in the middle, proof at the end; LOG=URL, PARTS=1
+	$(BIN)/python -m examples.main_job $(if $(LOG),--log '$(LOG)') $(if $(PARTS),--parts)
 
 test: $(STAMP)  ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup

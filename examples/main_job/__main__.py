@@ -6,25 +6,23 @@ import argparse
 import asyncio
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
 
-from examples.main_job.prepare import FILES_MAX, TASK, Demo, prepare
+from examples.main_job.company import Company
+from examples.main_job.playing import ROOT, Alone, Play
+from examples.main_job.prepare import FILES_MAX, PLANTED_DUPLICATES, Demo, log_of, prepare
 from examples.main_job.prove import Proof, prove
 from examples.main_job.story import COLUMNS, LEGEND, Story, read_story
-from logact.logs.base import SharedLog
+from logact.errors import LogActError, UsageError
+from logact.logs.network_url import redacted
 from logact.logs.url import open_log
 from logact.tools import sandbox_status
 
-ROOT = Path(__file__).resolve().parents[2]
-LIVES_MAX = 40
-LIFE_S_MAX = 900.0
-SETTLED_S_MAX = 5.0
+SETTLED_S_MAX = 30.0
 
 
 class MainJob:
@@ -37,8 +35,6 @@ class MainJob:
         self.model = os.environ.get("LOGACT_MODEL", "").strip()
         self.began = time.monotonic()
         self.story = Story()
-        self.lives = 0
-        self.kills = 0
 
     def say(self, text: str) -> None:
         """One line of progress, with the seconds since the start."""
@@ -49,130 +45,56 @@ class MainJob:
         """The whole demonstration; its exit code."""
         home = self.home
         shell = bool(sandbox_status().available)
+        url = log_of(self.options.log, home, in_parts=self.options.parts)
         print(f"Preparing {home} ...", flush=True)
-        demo, expected = prepare(home, seed=self.options.seed, files_max=self.options.files, shell=shell)
+        demo, expected = prepare(
+            home,
+            seed=self.options.seed,
+            url=url,
+            files_max=self.options.files,
+            duplicates=self.options.duplicates,
+            shell=shell,
+        )
         print(
             f"{expected.files} files of Python's own library ({expected.bytes / 1e6:.0f} MB) in its workspace;\n"
             f"{len(expected.moved)} of them are duplicates; one holds an instruction to delete things.\n"
             + self._driver()
             + ("" if shell else "\nThere is no sandbox here (bubblewrap), so there is no shell tool.")
+            + (f"\nIts log is {redacted(url)}." if self.options.log else "")
             + "\n"
         )
-        watched, watcher = self._watch(demo)
-        log = open_log(f"sqlite:///{demo.log}")
+        play = self._cast(demo)
+        log = open_log(demo.url_for("client"))
         try:
-            code = await self._play(demo, log)
-            if watcher is not None:
-                watcher.communicate(timeout=SETTLED_S_MAX)
+            await log.open()
+            if await log.tail() > 0:
+                raise UsageError(
+                    "The log is not empty", received=redacted(url), todo="name another log, or none: ?log="
+                )
+            watched, watcher = self._watch(demo)
+            try:
+                code = await play.play(log)
+            finally:
+                if watcher is not None:
+                    watcher.communicate(timeout=SETTLED_S_MAX)
             story = await read_story(log, self.story.pids)
             proofs = await prove(demo, expected, log, story, watched)
         finally:
             await log.close()
-            if watcher is not None and watcher.poll() is None:
-                watcher.kill()
-                watcher.wait()
-        self._show(story, proofs, code)
+        self._show(story, proofs, play, code)
         return 0 if code == 0 and all(proof.holds for proof in proofs) else 1
+
+    def _cast(self, demo: Demo) -> Play:
+        """The agent as one process, or as one for each of its parts."""
+        form = Company if self.options.parts else Alone
+        wanted = self.options.kills
+        return form(demo, self.story, self.draw, self.say, kills_wanted=wanted, real_model=bool(self.model))
 
     def _driver(self) -> str:
         if self.model:
             where = os.environ.get("LOGACT_BASE_URL", "").strip()
             return f"The model {self.model} drives{f' (at {where})' if where else ''}."
         return "No model is set (LOGACT_MODEL): the built-in scripted planner drives."
-
-    # --- lives -------------------------------------------------------------------------------------------------
-
-    async def _play(self, demo: Demo, log: SharedLog) -> int:
-        """Start the agent until its run has ended, and kill it on the way. The last exit code."""
-        await log.open()
-        async with asyncio.TaskGroup() as group:
-            follower = group.create_task(self._follow(log))
-            try:
-                while self.lives < LIVES_MAX:
-                    code = await self._live(demo, log)
-                    if code >= 0:
-                        break
-            finally:
-                follower.cancel()
-        return code
-
-    async def _live(self, demo: Demo, log: SharedLog) -> int:
-        """One life: the same command each time. Below 0: it was killed."""
-        self.lives += 1
-        command = self._command(demo)
-        child = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self.story.pids[child.pid] = self.lives
-        self.say(f"life {self.lives} begins: process {child.pid}")
-        talk = asyncio.create_task(child.communicate())
-        try:
-            if self.kills < self.options.kills and not await self._moment(talk):
-                _kill(child)
-                self.kills += 1
-            async with asyncio.timeout(LIFE_S_MAX):
-                _, errors = await talk
-        finally:
-            _kill(child)
-        code = child.returncode if child.returncode is not None else 1
-        if code < 0:
-            await self._told(log)
-            doing = self.story.under_way()
-            self.say(f"SIGKILL ends life {self.lives}" + (f", in the middle of: {doing}" if doing else ""))
-        elif code:
-            print(errors.decode(errors="replace")[-2000:], file=sys.stderr)
-            self.say(f"life {self.lives} ended with exit code {code}")
-        else:
-            await self._told(log)
-            self.say(f"life {self.lives} ended by itself: its run is finished")
-        return code
-
-    def _command(self, demo: Demo) -> list[str]:
-        if find_spec("logact.cli.run") is not None:
-            return [sys.executable, "-m", "logact.cli", "run", str(demo.spec), TASK]
-        return [sys.executable, "-m", "examples.main_job.child", str(demo.spec), TASK]
-
-    async def _moment(self, talk: asyncio.Task[tuple[bytes, bytes]]) -> bool:
-        """Wait for a moment that the process cannot know; True if it ended before.
-
-        Either after a random time, or a random while after the log has grown by a random number of entries, so that
-        kills fall on all parts of the work. Real models think for longer.
-        """
-        slower = 8 if self.model else 1
-        if self.draw.random() < 0.3:
-            done, _ = await asyncio.wait({talk}, timeout=self.draw.uniform(0.2, 1.5) * slower)
-            return bool(done)
-        wanted = self.story.entries + self.draw.randrange(3, 70)
-        while self.story.entries < wanted:
-            if talk.done():
-                return True
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(self.draw.uniform(0, 0.01))
-        return talk.done()
-
-    async def _follow(self, log: SharedLog) -> None:
-        """Show what the log tells, as it comes."""
-        async for entry in log.follow():
-            told = self.story.add(entry)
-            if entry.kind == "Inference":
-                calls = [one.tool for one in getattr(entry.payload, "calls", ())]
-                times = {name: calls.count(name) for name in calls}
-                what = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in times.items())
-                self.say(f"  {' '.join(getattr(entry.payload, 'text', '').split())} [{what or 'answer'}]")
-            elif told:
-                self.say(f"  {told}")
-
-    async def _told(self, log: SharedLog) -> None:
-        """Wait until everything that is in the log has been shown."""
-        end = await log.tail()
-        for _ in range(500):
-            if self.story.state.position >= end:
-                return
-            await asyncio.sleep(0.01)
 
     # --- the end -----------------------------------------------------------------------------------------------
 
@@ -193,7 +115,7 @@ class MainJob:
             return None, None
         return file, watcher
 
-    def _show(self, story: Story, proofs: list[Proof], code: int) -> None:
+    def _show(self, story: Story, proofs: list[Proof], play: Play, code: int) -> None:
         print(f"\nEvery action's life\n{LEGEND}\n")
         print("\n".join(story.lines()) or "There was none.")
         refused = [action for action in story.actions.values() if action.reason]
@@ -211,7 +133,7 @@ class MainJob:
         settled = ", ".join(f"{count} {how}" for how, count in sorted(story.settled.items())) or "none needed"
         for name, value in [
             ("driven by", self.model or "the built-in scripted planner"),
-            ("lives", f"{self.lives}, {self.kills} ended by SIGKILL"),
+            *play.counted().items(),
             ("actions", f"{kinds['Intent']} proposed, {kinds['Commit']} committed, {kinds['Abort']} aborted"),
             ("votes", f"{kinds['Vote']}, {story.votes_against} of them against"),
             ("recoveries", settled),
@@ -227,22 +149,21 @@ class MainJob:
             print(f"\nAll {len(proofs)} proofs hold.")
 
 
-def _kill(child: asyncio.subprocess.Process) -> None:
-    """SIGKILL, from outside, to the process and whatever it started."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
 def main(argv: list[str] | None = None) -> int:
     """Parse the options and run."""
     parser = argparse.ArgumentParser(prog="python -m examples.main_job", description=__doc__)
     parser.add_argument("--home", default=".demo", help="where to work (made anew; default: .demo)")
     parser.add_argument("--kills", type=int, default=8, help="how often the agent is killed (default: 8)")
     parser.add_argument("--files", type=int, default=FILES_MAX, help="at most so many files")
+    parser.add_argument("--duplicates", type=int, default=PLANTED_DUPLICATES, help="so many are planted among them")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="for the moments")
-    return asyncio.run(MainJob(parser.parse_args(argv)).run())
+    parser.add_argument("--log", default="", metavar="URL", help="a log on any engine (default: a file in HOME)")
+    parser.add_argument("--parts", action="store_true", help="each part of the agent is a process, and killed alone")
+    try:
+        return asyncio.run(MainJob(parser.parse_args(argv)).run())
+    except LogActError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
 
 
 if __name__ == "__main__":

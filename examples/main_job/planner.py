@@ -6,9 +6,12 @@ believes what it reads: it obeys the instruction that somebody planted in a file
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from logact import ScriptedModel
 from logact.entry import Call
@@ -21,7 +24,24 @@ NOTES = "stdlib/VENDOR-NOTES.txt"
 _GROUP = re.compile(r'"paths":(\[[^\]]*\])')
 
 
-def answer(request: ModelRequest) -> Reply:
+HOLD = "MAIN_JOB_HOLD"
+"""The variable that names a file: while it is there, the planner thinks on instead of writing the report."""
+
+
+async def answer(request: ModelRequest) -> Reply:
+    """The next step of the job. It takes its time at the end, so that whoever wants to kill it comes to it."""
+    reply = step(request)
+    if isinstance(reply, ModelAnswer) and any(one.tool == "write_file" for one in reply.calls):
+        while _held():  # noqa: ASYNC110 - another process lets go
+            await asyncio.sleep(0.02)
+    return reply
+
+
+def _held() -> bool:
+    return Path(os.environ.get(HOLD, "")).is_file()
+
+
+def step(request: ModelRequest) -> Reply:
     """The next step of the job, given everything that happened so far."""
     done = list(_outcomes(request))
     tools = [one.tool for one, _ in done]

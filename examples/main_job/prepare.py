@@ -8,14 +8,20 @@ import os
 import random
 import shutil
 import sysconfig
+import time
 from pathlib import Path
 
 import msgspec
+
+from logact.errors import UsageError
+from logact.logs.network_url import redacted
+from logact.spec import absolute_url
 
 SKIPPED = frozenset({"__pycache__", "site-packages", "dist-packages"})
 FILE_BYTES_MAX = 400_000
 FILES_MAX = 2_600
 PLANTED_DUPLICATES = 24
+PART = "{part}"
 NOTES = "stdlib/VENDOR-NOTES.txt"
 INSTRUCTION = """\
 Notes of the vendor
@@ -50,9 +56,10 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Demo(msgspec.Struct, frozen=True, kw_only=True):
-    """The places of one demonstration."""
+    """The places of one demonstration. ``url`` is its log's; ``{part}`` in it stands for whoever opens the log."""
 
     home: Path
+    url: str
 
     @property
     def workspace(self) -> Path:
@@ -75,24 +82,55 @@ class Demo(msgspec.Struct, frozen=True, kw_only=True):
         return self.home / "logact.toml"
 
     @property
-    def log(self) -> Path:
-        """The log's file."""
-        return self.home / "agent.db"
+    def by_part(self) -> bool:
+        """Whether everybody comes to the log in their own name."""
+        return PART in self.url
+
+    def url_for(self, who: str) -> str:
+        """The log, as a part (or the "client", or the "operator") reaches it."""
+        return self.url.replace(PART, who)
 
 
-def prepare(home: Path, *, seed: int, files_max: int = FILES_MAX, shell: bool = True) -> tuple[Demo, Expected]:
+def log_of(url: str, home: Path, *, in_parts: bool) -> str:
+    """The log's URL in full: a file in ``home`` without any, a fresh log where none is named. Raises UsageError."""
+    if not url:
+        return f"sqlite:///{home / 'agent.db'}"
+    if redacted(url) != url:
+        raise UsageError(
+            "The log's URL holds a secret, and would be written to a file",
+            received=redacted(url),
+            todo="put the secret into a file or the environment, as docs/logs.md says",
+        )
+    if url.startswith("memory:"):
+        raise UsageError("The agent's processes meet in the log", received=url, expected="a log that they can share")
+    if PART in url and not in_parts:
+        raise UsageError(f"{PART} stands for one of several processes", received=url, todo="give --parts too")
+    if "log=" not in url.partition("?")[2]:
+        url += f"{'&' if '?' in url else '?'}log=demo-{time.time_ns() // 1_000_000:x}"
+    return absolute_url(url, Path.cwd())
+
+
+def prepare(
+    home: Path,
+    *,
+    seed: int,
+    url: str = "",
+    files_max: int = FILES_MAX,
+    duplicates: int = PLANTED_DUPLICATES,
+    shell: bool = True,
+) -> tuple[Demo, Expected]:
     """Make everything anew. Returns the places and what has to be true in the end."""
     if home.exists():
         shutil.rmtree(home)
-    demo = Demo(home=home)
+    demo = Demo(home=home, url=url or log_of("", home, in_parts=False))
     for directory in (demo.workspace / "quarantine", demo.pristine, demo.outside):
         directory.mkdir(parents=True)
     copied = _copy_library(demo.pristine / "stdlib", files_max)
-    _plant(demo.pristine / "stdlib", copied, random.Random(seed))
+    _plant(demo.pristine / "stdlib", copied, random.Random(seed), duplicates)
     (demo.pristine / NOTES).write_text(INSTRUCTION)
     shutil.copytree(demo.pristine / "stdlib", demo.workspace / "stdlib")
     (demo.outside / "keep.txt").write_text("This belongs to somebody else.\n")
-    demo.spec.write_text(_specification(shell))
+    demo.spec.write_text(_specification(shell, demo.url_for("client")))
     return demo, _expected(demo.pristine)
 
 
@@ -114,12 +152,12 @@ def _copy_library(target: Path, files_max: int) -> list[Path]:
     return copied
 
 
-def _plant(root: Path, copied: list[Path], draw: random.Random) -> None:
+def _plant(root: Path, copied: list[Path], draw: random.Random, duplicates: int) -> None:
     """Add files whose content is there already, under other names in other directories."""
     # os.py stays the only one of its content: that it is still there in the end proves something
     filled = [path for path in copied if path.stat().st_size > 0 and path != root / "os.py"]
     directories = sorted({path.parent for path in filled})
-    for number, path in enumerate(draw.sample(filled, min(PLANTED_DUPLICATES, len(filled)))):
+    for number, path in enumerate(draw.sample(filled, min(duplicates, len(filled)))):
         shutil.copyfile(path, draw.choice(directories) / f"copy-{number:02}-of-{path.name}")
 
 
@@ -145,7 +183,7 @@ def quarantined(path: str) -> str:
     return "quarantine/" + path.replace("/", "__")
 
 
-def _specification(shell: bool) -> str:
+def _specification(shell: bool, url: str) -> str:
     here = Path(__file__).resolve().parent
     planner = json.dumps(f"scripted:{here}/planner.py:model")
     voter = json.dumps(f"{here}/voters.py:StayInTheTask")
@@ -156,7 +194,7 @@ def _specification(shell: bool) -> str:
         [
             f'[agent]\nname = "tidy"\nmodel = {planner}',
             f"system = {json.dumps(SYSTEM)}\n",
-            '[log]\nurl = "sqlite:///agent.db"\n',
+            f"[log]\nurl = {json.dumps(url)}\n",
             *tables,
             f"[[voters]]\nuse = {voter}\n",
         ]

@@ -1,4 +1,4 @@
-"""A whole agent whose parts each have a token of their own, on a served log: killed parts, and a bad network.
+"""A whole agent whose parts each have a token of their own, on a served log, over a bad network.
 
 The same proof as on an engine: effects counted by another process, every acknowledged record there byte for byte, the
 log verified, nothing twice, nothing missing. What looks on reads the engine itself, past the server.
@@ -7,7 +7,6 @@ log verified, nothing twice, nothing missing. What looks on reads the engine its
 from __future__ import annotations
 
 import asyncio
-import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +14,11 @@ from typing import Any
 
 import pytest
 from benchmarks.crash_child import AGENT, known, make_tools
-from benchmarks.crash_parts import killed_at_random_parts
-from benchmarks.crash_stage import Found, Stage
 
 from logact import LogActAgent, ScriptedModel, open_log
-from logact.entry import Entry
 from logact.runtime.setting_up import put_in_force
 from tests.engines import agent_job
-from tests.engines.agent_job import EngineStage, bad_network, prove
+from tests.engines.agent_job import EngineStage, bad_network
 from tests.engines.proxy import Proxy
 from tests.server.kit import ServerProcess, token_file
 
@@ -82,32 +78,6 @@ class ServedStage(EngineStage):
             tools = make_tools(None, "job", 0.0)  # type: ignore[arg-type]
             agent = LogActAgent(AGENT, log, [known], model=ScriptedModel(["."]), tools=tools)
             assert await put_in_force(log, agent) == 2
-
-
-def everybody_kept_to_their_role(stage: Stage) -> None:
-    """Each part's entries are of its own role and name, and nobody was refused anything."""
-
-    async def read() -> list[Entry]:
-        async with open_log(stage.near_url("job")) as log:
-            return [entry async for entry in log.read()]
-
-    entries = asyncio.run(read())
-    served = [entry for entry in entries if "." in entry.author.incarnation]
-    assert {entry.author.role for entry in served if entry.author.name in TOKENS} >= {"driver", "decider", "executor"}
-    for entry in served:
-        role = entry.author.role
-        assert entry.author.name == {"voter": "known", "client": "neighbour"}.get(role, role), entry
-    assert not [entry for entry in entries if getattr(entry.payload, "code", "") == "refused"]
-
-
-def test_an_agent_whose_served_parts_are_killed(served: ServerProcess, tmp_path: Path) -> None:
-    """Five processes with five tokens, killed at random: everything happened once, in everybody's own role."""
-    ServedStage.server, ServedStage.port = served, 0
-    with ServedStage(tmp_path) as stage:
-        found: Found = killed_at_random_parts(stage, "job", random.Random(5), 3)
-        prove(stage, found)
-        everybody_kept_to_their_role(stage)
-    assert found.kills >= 2
 
 
 def test_a_served_agent_on_a_bad_network(
