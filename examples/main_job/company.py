@@ -95,15 +95,18 @@ class Company(Play):
 
         With ``working``, preferably one at which an action was started and has no result yet.
         """
-        loop = asyncio.get_running_loop()
-        wanted = self.story.entries + self.draw.randrange(3, 40)
-        end = loop.time() + self.draw.uniform(0.5, 3.0) * self.slower
-        while loop.time() < end:
+        now, before = asyncio.get_running_loop().time, self.story.entries
+        wanted = before + self.draw.randrange(3, 60)
+        patience_s = self.draw.uniform(0.5, 3.0) * self.slower
+        end = now() + patience_s
+        while now() < end:
             if self._finished():
                 return True
             self._look()
             if self.story.entries >= wanted and not (working and not self.story.under_way()):
                 break
+            if self.story.entries > before:  # it goes on: only where nothing comes any more, time alone decides
+                before, end = self.story.entries, now() + patience_s
             await asyncio.sleep(LOOK_S)
         await asyncio.sleep(self.draw.uniform(0, LOOK_S))
         return self._finished()
