@@ -28,7 +28,7 @@ def held(outcome: Outcome) -> None:
         pytest.fail("\n".join([outcome.error, f"replay: {replay}", *outcome.tail]), pytrace=False)
 
 
-@pytest.mark.parametrize(("form", "seeds"), [("inline", 60), ("decoupled", 24), ("own", 20)])
+@pytest.mark.parametrize(("form", "seeds"), [("inline", 60), ("decoupled", 24), ("own", 20), ("swarm", 10)])
 def test_every_check_holds_over_seeds(form: Form, seeds: int) -> None:
     """Whatever fails, crashes, lies or is late: nothing bad happens, and once faults stop everything ends."""
     fired = 0
@@ -70,8 +70,8 @@ def test_every_mutant_is_caught_by_its_own_invariant(name: str) -> None:
 
 
 def test_every_guarantee_has_a_mutant() -> None:
-    """Guarantees 1 to 11 of the design, leases (12) and breakers (13)."""
-    assert {mutant.guarantee for mutant in MUTANTS.values()} == set(range(1, 14))
+    """Guarantees 1 to 11 of the design, leases (12), breakers (13), and claims (14 to 16)."""
+    assert {mutant.guarantee for mutant in MUTANTS.values()} == set(range(1, 17))
 
 
 SCRIPT = """

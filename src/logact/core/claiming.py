@@ -52,6 +52,8 @@ def _release(state: State, entry: Entry, run: RunState, held: Held | None, claim
         if claim.result in run.done.values():
             return f"the output at {claim.result} completed another task"
         run.done[claim.task] = claim.result
+    elif unsettled := unrepeatable(state, run, held.agent):
+        return f"action {unsettled} of {held.agent!r} must not happen twice, and is not settled"
     del run.held[claim.task]
     return ""
 

@@ -24,6 +24,9 @@ NAMES: dict[str, str] = {
     "roles_are_enforced": "An entry by a role that may not append it takes no effect.",
     "leases_are_honoured": "Only who gave no sign of life for a whole lease is fenced off, and ended.",
     "breakers_hold": "While a tool's circuit is open nothing of it starts before its time, and then one trial.",
+    "claims_are_honoured": "Of two claims the first holds, until its holder ends it, is gone or long silent.",
+    "no_task_done_twice": "A sub-task is completed once, and what must not happen twice only its holder does.",
+    "no_task_lost": "Every sub-task is completed in the end, by an answer that its holder gave to it.",
 }
 """Every invariant's name and what it says."""
 

@@ -64,6 +64,17 @@ class Claims:
         said = [self.host.entry(why, "driver", agent, agent=agent, run=self.run)] if why is not None else []
         await self.host.append([*said, released])
 
+    def unsettled(self, agent: str) -> int:
+        """An unsettled action of an agent's work that must not happen twice and may have happened (0: none)."""
+        return unrepeatable(self.host.state, self.plan, agent) if self.plan is not None else 0
+
+    async def tell(self, task: str, agent: str, action: int) -> None:
+        """Say once, for this process, that a task of one of its agents waits for word of an action."""
+        if action not in self._told:
+            self._told.add(action)
+            message = f"action {action} of {agent}'s work on {task} may have happened"
+            await self.host.append([self._waits(task, agent, action, message, agent)])
+
     async def end_the_lost(self, agent: str) -> int:
         """End the claims of the dead, in ``agent``'s name. How many were ended.
 
@@ -107,9 +118,12 @@ class Claims:
             return []
         self._told.add(held.position)
         message = f"{held.agent} is gone, and action {action} of its work on {task} may have happened"
+        return [self._waits(task, held.agent, action, message, agent)]
+
+    def _waits(self, task: str, whose: str, action: int, message: str, agent: str) -> NewEntry:
         data = {"task": task, "action": action}
-        notice = Notice(code="swarm_task_waits", message=message, agent=held.agent, run=self.run, data=data)
-        return [self.host.entry(notice, "driver", agent, run=self.run)]
+        notice = Notice(code="swarm_task_waits", message=message, agent=whose, run=self.run, data=data)
+        return self.host.entry(notice, "driver", agent, run=self.run)
 
     def _entry(self, claim: Claim) -> NewEntry:
         return self.host.entry(claim, "driver", claim.agent, agent=claim.agent, run=self.run)

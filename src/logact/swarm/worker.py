@@ -14,7 +14,7 @@ from logact.agent_parts import Parts, running
 from logact.agent_results import Answer
 from logact.core.state import State
 from logact.entry import NewEntry, Notice, Output
-from logact.errors import Fenced, LogActError, LogError, ReadOnlyIncarnation, RunStopped
+from logact.errors import ConditionFailed, Fenced, LogActError, LogError, ReadOnlyIncarnation, RunStopped
 from logact.swarm.claims import Claims
 from logact.swarm.plan import FAILED, TASKS, Board, SubTask, notice_of
 
@@ -80,6 +80,7 @@ class Worker:
         async with running(parts.host.tail.follow()):
             while True:
                 await parts.host.tail.catch_up()
+                await self._settle(parts)
                 plan = claims.plan
                 if plan is None or plan.status != "running" or self.board.complete(plan):
                     return None
@@ -99,6 +100,14 @@ class Worker:
                     continue
                 if await claims.take(task.name, self.name):
                     return task
+
+    async def _settle(self, parts: Parts) -> None:
+        """Settle what this agent began, perhaps in an earlier life, in a run that was stopped under it."""
+        for action in parts.recoverer.due(parts.host.state):
+            try:
+                await parts.recoverer.settle(action)
+            except ConditionFailed:
+                continue  # somebody else was faster
 
     def _chosen(self, ready: list[SubTask]) -> SubTask:
         """Which of the ready tasks: not all agents the same one, or all but one would ask in vain."""
@@ -121,18 +130,17 @@ class Worker:
     async def _do(self, parts: Parts, claims: Claims, task: SubTask) -> None:
         try:
             async with running(self._renew(claims, task)):
-                answer = await self._answered(parts, task)
+                answer, why = await self._tried(parts, task)
+                if answer is None and await self._settled(parts, claims, task):
+                    return  # it went on as soon as somebody said what had happened: the run goes on, too
         except _Lost:
             return  # somebody else has the task now, and what was begun here was stopped
         except (RunStopped, LogError, Fenced, ReadOnlyIncarnation):
             if claims.plan is None or not claims.holds(task.name, self.name):
                 return
             raise
-        except LogActError as error:
-            await self._failed(claims, task, str(error))
-            return
-        if not answer.ok:
-            await self._failed(claims, task, answer.reason or "the work came to nothing")
+        if answer is None:
+            await self._failed(claims, task, why)
             return
         before: list[NewEntry] = []
         more = list(self.follow_ups(task, answer)) if self.follow_ups is not None else []
@@ -145,6 +153,27 @@ class Worker:
             before.append(parts.host.entry(notice, "driver", self.name, run=self.run))
         if await claims.complete(task.name, self.name, answer.position, before=before):
             self.completed += 1
+
+    async def _tried(self, parts: Parts, task: SubTask) -> tuple[Answer | None, str]:
+        """The agent's answer, or None and why there is none. What ends the whole work is raised."""
+        try:
+            answer = await self._answered(parts, task)
+        except (RunStopped, LogError, Fenced, ReadOnlyIncarnation):
+            raise
+        except LogActError as error:
+            return None, str(error)
+        return (answer, "") if answer.ok else (None, answer.reason or "the work came to nothing")
+
+    async def _settled(self, parts: Parts, claims: Claims, task: SubTask) -> bool:
+        """Keep the task while something of it may have happened that must not happen twice. Whether it was so."""
+        waited = False
+        async with running(parts.host.tail.follow()):
+            while claims.holds(task.name, self.name) and (action := claims.unsettled(self.name)):
+                waited = True
+                await claims.tell(task.name, self.name, action)
+                await self._settle(parts)
+                await parts.host.tail.until(lambda _: claims.unsettled(self.name) != action, LOOK_S)
+        return waited
 
     async def _renew(self, claims: Claims, task: SubTask) -> None:
         """Renew the claim until cancelled; ends the work if it was lost."""

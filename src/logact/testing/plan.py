@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-Form = Literal["inline", "decoupled", "own"]
+Form = Literal["inline", "decoupled", "own", "swarm"]
 Fate = Literal["lost", "committed_then_error", "error_then_committed", "slow", "unavailable"]
 Cut = Literal["cut", "mute", "deaf", "unheard"]
 EventKind = Literal[
@@ -52,6 +52,7 @@ PROCESSES: dict[Form, tuple[str, ...]] = {
         "checkpointer",
         "person",
     ),
+    "swarm": ("ann", "bob", "eve", "max", "person"),
 }
 
 
@@ -103,7 +104,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         drawn: Form = dice.choices(("inline", "decoupled", "own"), (5, 4, 1))[0]
         form = form or drawn
         names = PROCESSES[form]
-        eager = names[0] if form != "decoupled" else ""  # one process does nearly all of it
+        eager = names[0] if form in ("inline", "own") else ""  # one process does nearly all of it
 
         def who() -> str:
             return eager if eager and dice.random() < 0.85 else dice.choice(names)

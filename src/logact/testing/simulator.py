@@ -27,6 +27,7 @@ from logact.testing.systems import Outcome, simulate
 FULL_SCHEDULES = 100_000
 SQLITE_ONE_IN = 25
 BALLOTS_ONE_IN = 3
+SWARM_ONE_IN = 10
 MUTANT_SEEDS = 200
 BATCH = 50
 FAILURES_SHOWN = 5
@@ -72,10 +73,14 @@ class Totals(msgspec.Struct):
 
 
 def plan_of(seed: int, form: Form | None, mutant: str = "") -> Plan:
-    """The plan of a seed. One in many runs on the real SQLite engine, one in three under another policy."""
+    """The plan of a seed. One in many runs on the real SQLite engine, one in three under another policy, one in ten
+    is a swarm's."""
     if mutant:
         return MUTANTS[mutant].plan(seed)
-    plan = ballot_of(seed, form) if seed % BALLOTS_ONE_IN == 1 else Plan.random(seed, form)
+    if form is None and seed % SWARM_ONE_IN == SWARM_ONE_IN - 1:
+        form = "swarm"
+    ballots = seed % BALLOTS_ONE_IN == 1 and form != "swarm"
+    plan = ballot_of(seed, form) if ballots else Plan.random(seed, form)
     return msgspec.structs.replace(plan, engine="sqlite") if seed % SQLITE_ONE_IN == SQLITE_ONE_IN - 1 else plan
 
 

@@ -83,12 +83,17 @@ class _Cradle(Env):
 class Simulation:
     """One run, before, during and after."""
 
+    town_of: type[Town] = Town
+    checker_of: type[Checker] = Checker
+    unfinished = "no_lost_effect"
+    """The invariant that a run breaks which does not come to its end."""
+
     def __init__(self, plan: Plan, *, directory: Path | None = None) -> None:
         self.plan = plan
         self.world = World(plan.schedule)
         self.log = contextvars.copy_context().run(self._open_log, directory)
-        self.town = Town(self.world, plan)
-        self.checker = Checker(self.world, self.log, self.town)
+        self.town = self.town_of(self.world, plan)
+        self.checker = self.checker_of(self.world, self.log, self.town)
         self.controls: list[tuple[str, str]] = []
         self.done: Counter[str] = Counter()
         for who, life, step in plan.steps:
@@ -210,7 +215,7 @@ class Simulation:
             if world.loop.time() > calm_at and self._finished():
                 break
         else:
-            raise InvariantViolated("no_lost_effect", f"not finished after {END_S:g} s: {self._why_not()}")
+            raise InvariantViolated(self.unfinished, f"not finished after {END_S:g} s: {self._why_not()}")
         await asyncio.sleep(5.0)  # what is still on its way arrives
         self.raise_what_failed()
         self.checker.at_the_end(proposals_may_stay=self.plan.form == "own")
@@ -333,14 +338,23 @@ def simulate(plan: Plan) -> Outcome:
     try:
         with _decoding_once():
             if plan.engine == "memory":
-                return Simulation(plan).run()
+                return _kind(plan)(plan).run()
             memory = Path("/dev/shm")  # noqa: S108 - a file that needs no disk, in a directory of its own
             with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
-                return Simulation(plan, directory=Path(directory)).run()
+                return _kind(plan)(plan, directory=Path(directory)).run()
     finally:
         if collecting:
             gc.enable()
             gc.collect(0)  # the youngest generation holds all of this run
+
+
+def _kind(plan: Plan) -> type[Simulation]:
+    """The simulation that a plan's form needs."""
+    if plan.form == "swarm":
+        from logact.testing.claims import SwarmSimulation
+
+        return SwarmSimulation
+    return Simulation
 
 
 @contextmanager
