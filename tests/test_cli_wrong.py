@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from logact import open_log
+from logact.entry import Notice
 from tests.cli_help import fits, here, lines_of, make
 
 NO_KEYS = ("OPENAI_API_KEY", "LOGACT_API_KEY", "LOGACT_MODEL", "LOGACT_BASE_URL")
@@ -53,3 +56,27 @@ def test_a_status_that_is_none(tmp_path: Path) -> None:
     shown = here("actions", tmp_path / "ops.db", "--status", "reject")
     assert shown.returncode == 2
     assert "in_doubt" in (shown.stdout + shown.stderr)
+
+
+def test_a_witness_that_is_not_there(tmp_path: Path) -> None:
+    """A check without its witness is no check: said so, with the exit code of what is not available (was 1)."""
+    asyncio.run(noted(tmp_path / "ops.db"))
+    shown = here("log", "verify", tmp_path / "ops.db", "--witness", tmp_path / "heads")
+    assert shown.returncode == 5
+    assert "witness cannot be read" in (shown.stdout + shown.stderr)
+    assert "sound" not in shown.stdout
+
+
+async def noted(path: Path) -> None:
+    async with open_log(f"sqlite:///{path}") as log:
+        await log.append(Notice(code="note", message="hello"), role="operator", name="op")
+
+
+def test_a_log_url_with_slashes_too_few() -> None:
+    """The hint says how the URL is written; it was "There is no log", with any password in it."""
+    shown = here("log", "show", "sqlite:nope")
+    assert shown.returncode == 2
+    assert "sqlite:///nope" in (shown.stdout + shown.stderr)
+    shown = here("log", "show", "postgresql:/ann:hunter2-hunter2@db/x")
+    assert shown.returncode == 2
+    assert "hunter2" not in (shown.stdout + shown.stderr)

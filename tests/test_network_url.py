@@ -139,6 +139,9 @@ def test_a_secret_does_not_show() -> None:
         ("kafka://a:1,b:2/t", "kafka://a:1,b:2/t"),
         ("sqlite:///a@b.db", "sqlite:///a@b.db"),
         ("memory:x", "memory:x"),
+        ("postgresql:/ann:pw@db/x", "postgresql:/ann:***@db/x"),  # was shown whole
+        ("postgresql:ann:pw@db/x", "postgresql:ann:***@db/x"),
+        ("a@b.db", "a@b.db"),
     ],
 )
 def test_redacted(url: str, shown: str) -> None:

@@ -145,6 +145,7 @@ def test_not_a_database(tmp_path: Path) -> None:
     with pytest.raises(LogCorrupt, match="not a SQLite database"):
         run(SqliteEngine(path).open())
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]  # a lock and a bell lay beside it
 
 
 def test_another_programs_database(tmp_path: Path) -> None:
@@ -158,6 +159,7 @@ def test_another_programs_database(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another program"):
         run(SqliteEngine(path).open())
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]  # a lock and a bell lay beside it
 
 
 def test_a_newer_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -25,6 +26,8 @@ from logact.entry import Mail, Notice
 from logact.errors import LogUnavailable, NotPermitted, TokenRefused, TooManyRequests, UsageError
 from logact.logs import wire
 from logact.logs.remote import engine_from_url
+from logact.server import hub
+from logact.server.limits import Limits
 from logact.server.names import OWN
 from tests.cli_help import inside
 from tests.server.kit import Hand, ServerProcess, by, engine, record, token_file
@@ -365,6 +368,7 @@ def test_the_token_is_never_shown(server: ServerProcess, tmp_path: Path, monkeyp
         ("logact+https://log.example.org/?log=a&tls=off", "without TLS"),
         ("logact+https://log.example.org/path?log=a", "has no path"),
         ("logact+https://log.example.org/?log=a&token=secretsecret", "token_file"),
+        ("logact+https://log.example.org/?log=../x", "No log is served under this name"),  # was asked of the server
     ],
 )
 def test_urls_that_would_give_the_token_away(url: str, said: str) -> None:
@@ -454,10 +458,40 @@ def test_serving_in_the_open_needs_a_certificate(tmp_path: Path) -> None:
     """Tokens do not travel between machines in clear text by mistake."""
     refused = inside("serve", "--log", f"sqlite:///{tmp_path}/logs.db", "--host", "0.0.0.0", "--port", "0")
     assert isinstance(refused.exception, UsageError)
+    # a name that only looks like an address of this machine (was served without a certificate)
+    looks = inside("serve", "--log", f"sqlite:///{tmp_path}/logs.db", "--host", "127.example.org", "--port", "0")
+    assert isinstance(looks.exception, UsageError)
+    assert "clear text" in str(looks.exception)
     broken = inside(
         "serve", "--log", f"sqlite:///{tmp_path}/logs.db", "--cert", str(tmp_path / "none.pem"), "--port", "0"
     )
     assert isinstance(broken.exception, UsageError)
+
+
+def test_a_token_that_would_last_or_reach_too_far(tmp_path: Path) -> None:
+    """A span of nothing (was a token for ever), and a scope that is empty (was the whole log), are refused."""
+    for more in (["--expires", "0h"], ["--expires", "99999999999999999999w"], ["--agent", ""], ["--on", ""]):
+        made = inside(
+            "token", "create", "--log", f"sqlite:///{tmp_path}/logs.db", "--name", "a", "--role", "client", *more
+        )
+        assert isinstance(made.exception, UsageError), more
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_left_out_does_not_grow_with_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the refusals that are only counted nothing is kept for logs that are closed (was kept for ever)."""
+    monkeypatch.setattr(hub, "LOGS_OPEN_MAX", 2)
+
+    async def play() -> None:
+        logs = hub.Hub(f"sqlite:///{tmp_path}/logs.db", Limits(notices_per_s=0.01))
+        for name in ("one", "two", "three", "four"):
+            async with logs.use(name):
+                for _ in range(3):
+                    await logs.note(name, None, NotPermitted("no"), "here")
+        assert set(logs.left_out) == {"three", "four"} == set(logs.logs)
+        await logs.close()
+
+    asyncio.run(play())
 
 
 # --- helpers -----------------------------------------------------------------------------------------------------

@@ -17,8 +17,10 @@ from logact.entry import (
     Cancel,
     Claim,
     Control,
+    Erased,
     Input,
     Intent,
+    Mail,
     Notice,
     Payload,
     Policy,
@@ -158,6 +160,9 @@ def test_scopes_by_agent(server: ServerProcess) -> None:
         by("operator", "boss", Control(verb="pause", scope=f"run:{runs['ann']}")),
         by("operator", "boss", Policy(version=1, agent="ann", need={"open": "a test"})),
         by("client", "boss", Notice(code="note", message="nobody's")),
+        by("client", "boss", Mail(to="bob", sender="ann", body="hello")),
+        by("client", "boss", Mail(to="bob", sender="boss", body="hello")),
+        by("operator", "boss", Erased(target=runs["ann"])),
     ]
     for entry in mine:
         assert scoped.say(entry).get("fresh") is True, entry
@@ -175,6 +180,9 @@ def test_scopes_by_agent(server: ServerProcess) -> None:
         by("operator", "boss", Control(verb="stop", scope=f"action:{intents['bob']}")),
         by("operator", "boss", Policy(version=1, need={"open": "everything"})),
         by("client", "boss", Input(run=999_000, text="nobody's run")),
+        by("client", "boss", Mail(to="ann", sender="bob", body="in another's name")),
+        by("operator", "boss", Erased(target=runs["bob"])),
+        by("operator", "boss", Erased(target=0)),
     ]
     for entry in others:
         assert scoped.say(entry)["error"]["code"] == "not_permitted", entry

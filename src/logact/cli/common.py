@@ -19,7 +19,7 @@ from logact import env as environment
 from logact.errors import LogActError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog
 from logact.logs.network_url import redacted
-from logact.logs.url import open_log
+from logact.logs.url import BUILT_IN, open_log
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,7 +36,7 @@ def log_url(text: str) -> str:
         from logact.spec import load_spec
 
         return load_spec(text).log_url
-    if "://" in text or (_SCHEME.fullmatch(text) and not Path(text).exists()):
+    if "://" in text or ((_SCHEME.fullmatch(text) or _known(text)) and not Path(text).exists()):
         from logact.spec import absolute_url
 
         return absolute_url(text, Path.cwd())
@@ -46,6 +46,12 @@ def log_url(text: str) -> str:
     from urllib.parse import quote
 
     return f"sqlite:///{quote(str(path))}"
+
+
+def _known(text: str) -> bool:
+    """Whether it begins like the URL of a built-in engine, as ``sqlite:ops.db`` does; its engine knows better."""
+    scheme, colon, _ = text.partition(":")
+    return bool(colon) and scheme.lower() in BUILT_IN
 
 
 def existing_log(text: str) -> SharedLog:

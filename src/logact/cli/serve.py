@@ -13,6 +13,7 @@ from logact.cli import look
 from logact.cli.common import go, json_option, log_url, put, put_json, who
 from logact.entry import MAY_APPEND
 from logact.errors import MissingExtra, UsageError
+from logact.logs.network_url import redacted
 from logact.logs.url import open_log
 from logact.server.names import OWN, url_of
 from logact.server.tokens import Token, TokenBook, new_token
@@ -20,6 +21,7 @@ from logact.server.tokens import Token, TokenBook, new_token
 T = TypeVar("T")
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+SPAN_S_MAX = 5200 * _SECONDS["w"]
 LOG_OPTION = click.option(
     "--log", "url", metavar="URL", required=True, help="The engine: any log URL, a file, or a specification."
 )
@@ -59,7 +61,6 @@ def serve_command(  # noqa: PLR0917
             received=f"no {error.name}",
             todo="pip install 'logact[server]'",
         ) from error
-    server_url = log_url(url)
     if requests <= 0 or connections < 1:
         raise UsageError(
             "A server that answers nobody", received=f"--requests {requests} --connections {connections}"
@@ -206,7 +207,10 @@ def seconds(text: str) -> float:
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise UsageError("This is not a time span", received=text, expected="like 30m, 12h, 90d or 1h30m")
-    return float(sum(int(number) * _SECONDS[unit] for number, unit in parts))
+    found = sum(int(number) * _SECONDS[unit] for number, unit in parts)
+    if not 0 < found <= SPAN_S_MAX:  # 0 would read as "for ever" further on
+        raise UsageError("This time span cannot be used", received=text, expected="1s to 5200w")
+    return float(found)
 
 
 def _with_book(url: str, work: Callable[[TokenBook], Coroutine[Any, Any, T]]) -> T:
@@ -214,7 +218,7 @@ def _with_book(url: str, work: Callable[[TokenBook], Coroutine[Any, Any, T]]) ->
     if where.startswith(("memory:", "logact+")):
         raise UsageError(
             "Tokens are kept with the engine's own logs",
-            received=where.partition("?")[0],
+            received=redacted(where),
             expected="the engine's URL",
         )
 

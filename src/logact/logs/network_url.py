@@ -211,7 +211,11 @@ def parse(
 def redacted(url: str) -> str:
     """A URL without its secrets, for every message. Where it is unclear where a secret ends, more is hidden."""
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() in LOCAL_SCHEMES:
+    if not separator:
+        scheme, separator, rest = url.partition(":")  # with a slash too few, or a path
+        if not separator or "/" in scheme or "@" not in rest:
+            return url
+    if scheme.lower() in LOCAL_SCHEMES:
         return url
     before, mark, query = rest.partition("?")
     if "@" in query:  # a password with a bare ? in it, or an option whose @ should have been %40: hide all of it
@@ -223,7 +227,7 @@ def redacted(url: str) -> str:
         if not colon and scheme.lower() in TOKEN_SCHEMES:
             before = f"{HIDDEN}@{place}"
     kept = [_redacted_option(part) for part in query.split("&")]
-    return f"{scheme}://{before}{mark}{'&'.join(kept)}"
+    return f"{scheme}{separator}{before}{mark}{'&'.join(kept)}"
 
 
 def _redacted_option(part: str) -> str:

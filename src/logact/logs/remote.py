@@ -34,6 +34,7 @@ from logact.errors import (
 )
 from logact.logs import wire
 from logact.logs.base import READ_RECORDS_MAX, Draft, Engine, EngineInfo, Filter, Page, StoredRecord
+from logact.logs.names import check_served_name
 from logact.logs.network_url import NetworkUrl, parse
 from logact.logs.remote_outbox import Outbox
 
@@ -338,6 +339,7 @@ def engine_from_url(url: str) -> RemoteEngine:
             received=found.shown,
             expected=f"{found.scheme}://HOST[:PORT]/?log=NAME",
         )
+    check_served_name(found.log)
     if secure and found.tls.mode == "off":
         raise UsageError("logact+https without TLS", received="tls=off", expected="logact+http:// for that")
     if not secure and found.tls.mode != "off":

@@ -97,11 +97,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return found
 
 
-def prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
-    """Check that the file is a LogAct file of a known version, and bring an older or empty one up to date.
-
-    Raises UsageError (another program's database), LogTooNew, LogUnavailable, LogReadOnly, sqlite3.Error.
-    """
+def version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """The version of a LogAct file; 0 for an empty one. Raises UsageError (another's), LogTooNew, sqlite3.Error."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = int(connection.execute("PRAGMA application_id").fetchone()[0])
     tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
@@ -119,6 +116,15 @@ def prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> N
             expected=f"at most {len(MIGRATIONS)}",
             todo="upgrade LogAct",
         )
+    return version
+
+
+def prepare(connection: sqlite3.Connection, path: Path, *, read_only: bool) -> None:
+    """Check that the file is a LogAct file of a known version, and bring an older or empty one up to date.
+
+    Raises UsageError (another program's database), LogTooNew, LogUnavailable, LogReadOnly, sqlite3.Error.
+    """
+    version = version_of(connection, path)
     if version == len(MIGRATIONS):
         return
     if read_only:

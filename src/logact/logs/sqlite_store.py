@@ -91,6 +91,7 @@ class SqliteStore:
         self.read_only = not files.writable(self.path)
         try:
             if not self.read_only:
+                self._look_first()
                 self.lock.open(files.beside(self.path))
                 self.bell.open(files.beside(self.path))
             if not self.lock.acquire(self.lock_wait_s, environment.current().monotonic):
@@ -113,6 +114,19 @@ class SqliteStore:
             raise
         self.is_open = True
         self.seen = self.tail()
+
+    def _look_first(self) -> None:
+        """Refuse a file that is no log before anything is made beside it. A file with a lock was opened before."""
+        if self.lock.path.exists() or not self.path.exists() or self.path.stat().st_size == 0:
+            return
+        connection = schema.connect(self.path)
+        try:
+            schema.version_of(connection, self.path)
+        except sqlite3.Error as error:
+            if not schema.is_busy(error):  # under the lock there is time to wait
+                raise
+        finally:
+            connection.close()
 
     def _open_log(self) -> None:
         connection = schema.connect(self.path, read_only=self.read_only)

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from logact.entry import NewEntry, Notice, position_of
-from logact.errors import LogActError, LogError, UsageError
+from logact.errors import LogError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog, where
 from logact.logs.signing import SigningKey, holds
 
@@ -144,11 +144,13 @@ async def heads_at(place: str | os.PathLike[str] | None) -> list[Head]:
 
 
 def read_heads(path: Path) -> list[Head]:
-    """The heads in a witness file; a torn last line is ignored. LogActError if it cannot be read."""
+    """The heads in a witness file; a torn last line is ignored. LogUnavailable if it cannot be read."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise LogActError("The witness cannot be read", received=str(error), expected="a file of heads") from error
+        raise LogUnavailable(
+            "The witness cannot be read", received=str(error), expected="a file of heads", todo="check --witness"
+        ) from error
     found = []
     for line in lines:
         try:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from logact import codec
 from logact.codec import EntryHead, Head
 from logact.core import rights
-from logact.entry import KINDS, Control, Entry, Payload, Unknown, record_of
+from logact.entry import KINDS, Control, Entry, Erased, Mail, Payload, Unknown, record_of
 from logact.errors import LogCorrupt, LogTrimmed, NotPermitted, TooLarge, UsageError
 from logact.logs.base import Draft, Engine, SharedLog
 from logact.logs.wire import WireDraft
@@ -88,8 +88,6 @@ class Guard:
 
     def _frame(self, head: Head, entries: Sequence[Entry]) -> None:
         """A record must be what our own encoder makes of its entries: no lying tags, nothing beyond the limits."""
-        if head.log != self.engine.log_id:
-            raise UsageError("The record is for another log", received=head.log[:60], expected=self.engine.log_id)
         if (
             not 0 < len(entries) <= 1000
             or not _WRITER.fullmatch(head.writer)
@@ -163,12 +161,16 @@ class Guard:
                 named.add(await self._owner(int(rest), entries))
             else:
                 named.add("")  # the whole log
-        elif tag.kind in ("Policy", "Trim", "Seal", "Erased", "Checkpoint") and not getattr(payload, "agent", ""):
+        elif tag.kind in ("Policy", "Trim", "Seal", "Checkpoint") and not getattr(payload, "agent", ""):
             named.add("")
-        for field in ("run", "intent", "inference", "retry_of", "undoes", "parent"):
+        for field in ("run", "intent", "inference", "retry_of", "undoes", "parent", "target"):
             position = _resolved(payload, field)
             if position:
                 named.add(await self._owner(position, entries))
+        if isinstance(payload, Erased) and not payload.target:
+            named.add("")
+        if isinstance(payload, Mail) and payload.sender != token.name:
+            named.add(payload.sender)
         outside = sorted(named - set(token.agents))
         if outside:
             raise NotPermitted(

@@ -93,6 +93,7 @@ class Hub:
         if idle is None:
             raise TooManyRequests("Too many logs are in use", expected=f"at most {LOGS_OPEN_MAX}")
         del self.logs[idle.name]
+        self.left_out.pop(idle.name, None)
         await idle.log.close()
 
     async def note(self, name: str, token: Token | None, error: LogActError, client: str) -> None:
@@ -102,7 +103,7 @@ class Hub:
         """
         left_out = self.left_out.get(name, 0)
         if self.notices.take(name):
-            self.left_out[name] = left_out + 1
+            self._leave_out(name)
             return
         who = f"{token.name} ({token.id})" if token is not None else "nobody known"
         data = {"code": error.code, "token": token.id if token else "", "client": client, "left_out": left_out}
@@ -116,4 +117,9 @@ class Hub:
                 await self.book.log.append(entry)
             self.left_out.pop(name, None)
         except LogError:
-            self.left_out[name] = left_out + 1
+            self._leave_out(name)
+
+    def _leave_out(self, name: str) -> None:
+        """Count a notice that was not written; of logs that are closed by now nothing is kept."""
+        if not name or name in self.logs:
+            self.left_out[name] = self.left_out.get(name, 0) + 1

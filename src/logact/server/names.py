@@ -1,22 +1,12 @@
-"""Which logs a server serves, by name, on one engine.
-
-A name becomes a part of a URL of the engine below and of a path of this server, so it is a plain word: no slash, no
-dots in a row, no percent signs, whatever the engine itself would take.
-"""
+"""Which logs a server serves, by name, on one engine."""
 
 from __future__ import annotations
 
-import re
 from urllib.parse import parse_qsl, urlencode
 
 from logact.errors import UsageError
-
-NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*"
-NAME_LENGTH_MAX = 100
-OWN = "logact-server"
-"""The log in which a server keeps its tokens. It is never served."""
-
-_NAME = re.compile(NAME)
+from logact.logs.names import SERVERS_OWN as OWN
+from logact.logs.names import check_served_name
 
 
 class BadLogName(UsageError):
@@ -25,13 +15,7 @@ class BadLogName(UsageError):
 
 def check_name(name: str) -> str:
     """The name, if a log may be served under it. Raises BadLogName."""
-    if len(name) > NAME_LENGTH_MAX or not _NAME.fullmatch(name) or name.lower() == OWN:
-        raise BadLogName(
-            "No log is served under this name",
-            received=repr(name[: NAME_LENGTH_MAX + 1]),
-            expected=f"1 to {NAME_LENGTH_MAX} letters, digits, - or _, with single dots inside; not {OWN}",
-        )
-    return name
+    return check_served_name(name, BadLogName)
 
 
 def url_of(base: str, name: str) -> str:
@@ -42,3 +26,6 @@ def url_of(base: str, name: str) -> str:
     before, _, query = base.partition("?")
     options = [(key, value) for key, value in parse_qsl(query, keep_blank_values=True) if key != "log"]
     return f"{before}?{urlencode([*options, ('log', name)], safe='/:')}"
+
+
+__all__ = ["OWN", "BadLogName", "check_name", "url_of"]

@@ -8,10 +8,10 @@ import msgspec
 
 from logact import __version__
 from logact.logs import wire
+from logact.logs.names import SERVED_NAME, SERVED_NAME_MAX
 from logact.server import routes
 from logact.server.guard import BLOB_BYTES_MAX
 from logact.server.limits import Limits
-from logact.server.names import NAME, NAME_LENGTH_MAX
 
 _REF = "#/components/schemas/{name}"
 _SHAPES = (
@@ -35,7 +35,7 @@ _LOG = {
     "in": "path",
     "required": True,
     "description": "The log's name.",
-    "schema": {"type": "string", "pattern": f"^{NAME}$", "maxLength": NAME_LENGTH_MAX},
+    "schema": {"type": "string", "pattern": f"^{SERVED_NAME}$", "maxLength": SERVED_NAME_MAX},
 }
 _DIGEST = {
     "name": "digest",

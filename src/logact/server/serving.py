@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from logact.errors import LogUnavailable, UsageError
+from logact.logs.network_url import is_this_machine
 from logact.server.app import LogServer
 
 HEADERS_S_MAX = 15.0
@@ -81,7 +82,7 @@ async def serve(
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve until the process is asked to end. ``ready`` is told the address. Raises UsageError, LogUnavailable."""
-    if not cert and not is_local(host):
+    if not cert and not is_this_machine(host):
         raise UsageError(
             "Tokens would travel in clear text",
             received=f"--host {host} without a certificate",
@@ -139,9 +140,4 @@ def _config(server: LogServer, cert: str, key: str) -> uvicorn.Config:
     return config
 
 
-def is_local(host: str) -> bool:
-    """Whether an address is of this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
-__all__ = ["Protocol", "is_local", "serve"]
+__all__ = ["Protocol", "serve"]

@@ -81,6 +81,10 @@ def new_token(
         )
     if not name or len(name) > 100 or not name.isprintable():
         raise UsageError("A token needs a name", received=repr(name[:100]), expected="1 to 100 printable characters")
+    if any(not one for one in (*logs, *agents, *voters)):
+        raise UsageError(
+            "A token is limited to a name that is empty", expected="a name", todo="leave the option out for no limit"
+        )
     if "voter" in roles and not voters:
         voters = (name,)
     if voters and "voter" not in roles:
