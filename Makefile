@@ -50,7 +50,7 @@ chaos: $(STAMP)  ## three minutes of kills, stops and full disks on real process
 	$(BIN)/python -m benchmarks.chaos $(if $(SEED),--seed $(SEED),)
 
 bench: $(STAMP)  ## all benchmarks in full
-	$(BIN)/python -m benchmarks.crash --json
+	$(BIN)/python -m benchmarks.crash --json --engine all
 	$(BIN)/python -m benchmarks.action_cost --json
 	$(BIN)/python -m benchmarks.votes --json
 	$(BIN)/python -m benchmarks.agentdojo --json

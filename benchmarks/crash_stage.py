@@ -353,7 +353,7 @@ def killed_at_random(stage: Stage, scenario: str, draw: random.Random, kills: in
 def recovery_points(points: Iterable[str]) -> list[str]:
     """Those points of a life after a crash that belong to taking up the agent and settling what was left."""
     settling = ("recovery", "finding", "undone", "fence")
-    first = [point for point in points if not point.startswith("sqlite:")]
+    first = [point for point in points if ":" not in point.rpartition(":")[0]]  # not the engine's own
     return [point for point in first if point.endswith(":1") or any(word in point for word in settling)]
 
 

@@ -11,39 +11,39 @@ from typing import Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from benchmarks.engines.base import Adapter, Insert
+from benchmarks.engines.base import Adapter, Insert, Servers
+from benchmarks.servers import ServerFailed
 from benchmarks.servers.kafka import VERSION, KafkaCluster, missing
 
 
-class KafkaAdapter(Adapter):
+class KafkaServers(Servers[KafkaCluster]):
     """A cluster of its own. Where there is no Java, no figures: an emulator's would say nothing."""
 
-    cluster: KafkaCluster | None = None
+    settings: dict[str, str] | None = None
 
-    def start(self) -> None:
+    def begin(self) -> KafkaCluster:
         if missing():
-            raise RuntimeError(missing())
-        self.cluster = KafkaCluster().start()
+            raise ServerFailed(missing())
         self.version = f"Apache Kafka {VERSION}, three brokers"
-        self.notes.append("no broker flushes before it acknowledges (Kafka's own setting)")
-
-    def close(self) -> None:
-        if self.cluster is not None:
-            self.cluster.close()
+        return KafkaCluster(settings=self.settings).start()
 
     def url(self, log: str) -> str:
-        if self.cluster is None:
-            raise RuntimeError("not started")
-        return self.cluster.url(log)
+        return self.running.url(log)
+
+
+class KafkaAdapter(KafkaServers, Adapter[KafkaCluster]):
+    """No broker flushes before it acknowledges, neither for us nor for the plain messages."""
+
+    def begin(self) -> KafkaCluster:
+        self.notes.append("no broker flushes before it acknowledges (Kafka's own setting)")
+        return super().begin()
 
     @asynccontextmanager
     async def raw(self, name: str) -> AsyncIterator[Insert]:
-        if self.cluster is None:
-            raise RuntimeError("not started")
         topic = f"raw-{name}"
-        await asyncio.to_thread(_make, self.cluster.bootstrap, topic)
+        await asyncio.to_thread(_make, self.running.bootstrap, topic)
         settings = {"enable.idempotence": True, "acks": "all", "linger.ms": 0, "log_level": 2}
-        producer = Producer({"bootstrap.servers": self.cluster.bootstrap, **settings})
+        producer = Producer({"bootstrap.servers": self.running.bootstrap, **settings})
         loop = asyncio.get_running_loop()
         over = threading.Event()
 
@@ -82,4 +82,4 @@ def _make(bootstrap: str, topic: str) -> None:
                 raise
 
 
-ADAPTER = KafkaAdapter
+KIND = KafkaAdapter

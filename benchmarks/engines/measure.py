@@ -35,7 +35,7 @@ def body() -> bytes:
     return encoded.body
 
 
-async def one_writer(adapter: Adapter, name: str, count: int) -> tuple[list[float], list[float]]:
+async def one_writer(adapter: Adapter[Any], name: str, count: int) -> tuple[list[float], list[float]]:
     """Milliseconds of ``count`` appends by one writer, and of as many raw inserts in between."""
     ours, raw, data = [], [], body()
     async with open_log(adapter.url(name)) as log, adapter.raw(f"one-{name}") as insert:
@@ -52,7 +52,7 @@ async def one_writer(adapter: Adapter, name: str, count: int) -> tuple[list[floa
     return ours, raw
 
 
-async def many_writers(adapter: Adapter, name: str, count: int) -> tuple[float, float]:
+async def many_writers(adapter: Adapter[Any], name: str, count: int) -> tuple[float, float]:
     """Appends per second of 16 writers in one process, and of 16 raw clients."""
     async with open_log(adapter.url(name)) as log:
 
@@ -83,7 +83,7 @@ async def many_writers(adapter: Adapter, name: str, count: int) -> tuple[float, 
     return ours, raw
 
 
-async def follow(adapter: Adapter, name: str, count: int) -> tuple[list[float], list[float]]:
+async def follow(adapter: Adapter[Any], name: str, count: int) -> tuple[list[float], list[float]]:
     """Milliseconds until another process has an entry: since its append began, and since it was acknowledged."""
     url = adapter.url(name)
     began: dict[int, int] = {}
@@ -119,7 +119,7 @@ async def follow(adapter: Adapter, name: str, count: int) -> tuple[list[float], 
     return since_begin[5:], since_ack[5:]
 
 
-async def replay(adapter: Adapter, name: str) -> float:
+async def replay(adapter: Adapter[Any], name: str) -> float:
     """Entries per second when a whole log is read and decoded."""
     async with open_log(adapter.url(name)) as log:
         began = time.perf_counter()
@@ -129,7 +129,7 @@ async def replay(adapter: Adapter, name: str) -> float:
         return count / (time.perf_counter() - began)
 
 
-async def measure(adapter: Adapter, *, quick: bool, repeat: int) -> dict[str, Any]:
+async def measure(adapter: Adapter[Any], *, quick: bool, repeat: int) -> dict[str, Any]:
     """Everything about one engine."""
     singles, follows, many_count = (150, 60, 25) if quick else (1000, 400, 200)
     ours: list[float] = []

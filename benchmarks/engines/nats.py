@@ -8,33 +8,28 @@ from contextlib import asynccontextmanager
 
 import nats
 
-from benchmarks.engines.base import Adapter, Insert
+from benchmarks.engines.base import Adapter, Insert, Servers
 from benchmarks.servers.nats import NatsCluster
 
 
-class NatsAdapter(Adapter):
+class NatsServers(Servers[NatsCluster]):
     """A cluster with the configuration that LogAct ships."""
 
-    cluster: NatsCluster | None = None
-
-    def start(self) -> None:
-        self.cluster = NatsCluster().start()
-        self.version = f"NATS {self.cluster.nodes[0].ask('/varz')['version']}, 3 nodes, sync_interval always"
-
-    def close(self) -> None:
-        if self.cluster is not None:
-            self.cluster.close()
+    def begin(self) -> NatsCluster:
+        cluster = NatsCluster().start()
+        self.version = f"NATS {cluster.nodes[0].ask('/varz')['version']}, 3 nodes, sync_interval always"
+        return cluster
 
     def url(self, log: str) -> str:
-        if self.cluster is None:
-            raise RuntimeError("not started")
-        return self.cluster.url(log)
+        return self.running.url(log)
+
+
+class NatsAdapter(NatsServers, Adapter[NatsCluster]):
+    """Against a stream with as many copies."""
 
     @asynccontextmanager
     async def raw(self, name: str) -> AsyncIterator[Insert]:
-        if self.cluster is None:
-            raise RuntimeError("not started")
-        client = await nats.connect([f"nats://{server}" for server in self.cluster.servers.split(",")])
+        client = await nats.connect([f"nats://{server}" for server in self.running.servers.split(",")])
         try:
             stream = client.jetstream()
             await stream.add_stream(name=f"RAW-{name}", subjects=[f"raw.{name}"], num_replicas=3)
@@ -48,4 +43,4 @@ class NatsAdapter(Adapter):
             await client.close()
 
 
-ADAPTER = NatsAdapter
+KIND = NatsAdapter

@@ -11,31 +11,25 @@ from benchmarks.engines.base import Adapter, Insert
 from benchmarks.servers.postgres import SUPERUSER, PostgresServer
 
 
-class PostgresAdapter(Adapter):
+class PostgresAdapter(Adapter[PostgresServer]):
     """A server of its own, on TCP."""
 
-    server: PostgresServer | None = None
-
-    def start(self) -> None:
-        self.server = PostgresServer()
-        self.server.start()
-        self.version = f"PostgreSQL {self.server.sql('SHOW server_version')}"
-        self.server.database("bench")
-
-    def close(self) -> None:
-        if self.server is not None:
-            self.server.close()
+    def begin(self) -> PostgresServer:
+        server = PostgresServer().start()
+        try:
+            self.version = f"PostgreSQL {server.sql('SHOW server_version')}"
+            server.database("bench")
+        except BaseException:
+            server.close()
+            raise
+        return server
 
     def url(self, log: str) -> str:
-        if self.server is None:
-            raise RuntimeError("not started")
-        return self.server.url("bench", log)
+        return self.running.url("bench", log)
 
     @asynccontextmanager
     async def raw(self, name: str) -> AsyncIterator[Insert]:
-        if self.server is None:
-            raise RuntimeError("not started")
-        place = f"host=127.0.0.1 port={self.server.port} user={SUPERUSER} dbname=bench"
+        place = f"host=127.0.0.1 port={self.running.port} user={SUPERUSER} dbname=bench"
         async with await psycopg.AsyncConnection.connect(place, autocommit=True) as connection:
             table = f"raw_{name.replace('-', '_')}"
             await connection.execute("SELECT pg_advisory_lock(1)")  # or two would make it at once
@@ -51,4 +45,4 @@ class PostgresAdapter(Adapter):
             yield insert
 
 
-ADAPTER = PostgresAdapter
+KIND = PostgresAdapter

@@ -9,14 +9,19 @@ from contextlib import asynccontextmanager
 from benchmarks.engines.base import Adapter, Insert
 
 
-class SqliteAdapter(Adapter):
-    """No server: files in the run's directory."""
-
-    def start(self) -> None:
-        self.version = f"SQLite {sqlite3.sqlite_version}"
+class Nothing:
+    """What has to be started and ended."""
 
     def close(self) -> None:
-        pass
+        """Nothing is to be done."""
+
+
+class SqliteAdapter(Adapter[Nothing]):
+    """No server: files in the run's directory."""
+
+    def begin(self) -> Nothing:
+        self.version = f"SQLite {sqlite3.sqlite_version}"
+        return Nothing()
 
     def url(self, log: str) -> str:
         return f"sqlite:///{self.directory / 'engine.db'}?log={log}"
@@ -37,4 +42,4 @@ class SqliteAdapter(Adapter):
             connection.close()
 
 
-ADAPTER = SqliteAdapter
+KIND = SqliteAdapter

@@ -83,7 +83,7 @@ class Load(threading.Thread):
             raise self.problem
 
 
-def one_round(cluster: Failover, directory: Path, number: int, draw: random.Random) -> dict[str, Any]:
+def one_round(cluster: Failover[Any], directory: Path, number: int, draw: random.Random) -> dict[str, Any]:
     """Kill the leader once."""
     load = Load(cluster.url(f"load-{number}"))
     load.start()
@@ -139,7 +139,7 @@ def _gap(times: Iterable[float], killed: float) -> float:
     return max(gaps, default=0.0)
 
 
-def measure(cluster: Failover, directory: Path, rounds: int, seed: int) -> dict[str, Any]:
+def measure(cluster: Failover[Any], directory: Path, rounds: int, seed: int) -> dict[str, Any]:
     """Several rounds on one cluster."""
     draw = random.Random(seed)
     gaps: list[float] = []

@@ -3,48 +3,64 @@
 from __future__ import annotations
 
 from benchmarks.failover.base import Failover
+from benchmarks.servers import close_all
 from benchmarks.servers.postgres import SUPERUSER, PostgresServer
 
 DATABASE = "failover"
 
 
-class PostgresFailover(Failover):
-    """Two servers that change places. PostgreSQL elects nobody by itself: ``kill_leader`` is the script that does."""
+class Pair:
+    """Two servers that change places."""
 
-    primary: PostgresServer | None = None
-    standby: PostgresServer | None = None
+    def __init__(self) -> None:
+        self.primary = PostgresServer().start()
+        try:
+            self.primary.database(DATABASE)
+            self.standby = self._stand_by()
+        except BaseException:
+            self.primary.close()
+            raise
 
-    def start(self) -> None:
-        self.primary = PostgresServer()
-        self.primary.start()
-        self.version = f"PostgreSQL {self.primary.sql('SHOW server_version')}"
-        self.primary.database(DATABASE)
-        self.standby = self.primary.standby()
-        self.primary.make_synchronous()
-        self.notes.append("the standby is promoted by a script as soon as the primary is dead")
+    def _stand_by(self) -> PostgresServer:
+        """A standby that every commit of the primary waits for."""
+        standby = self.primary.standby()
+        try:
+            self.primary.make_synchronous()
+        except BaseException:
+            standby.close()
+            raise
+        return standby
+
+    def mend(self) -> None:
+        """What was promoted is the primary from now on, and gets a standby."""
+        dead, self.primary = self.primary, self.standby
+        dead.close()
+        self.standby = self._stand_by()
 
     def close(self) -> None:
-        for server in (self.primary, self.standby):
-            if server is not None:
-                server.close()
+        """End both."""
+        close_all([self.primary, self.standby])
+
+
+class PostgresFailover(Failover[Pair]):
+    """PostgreSQL elects nobody by itself: ``kill_leader`` is the script that does."""
+
+    def begin(self) -> Pair:
+        pair = Pair()
+        self.version = f"PostgreSQL {pair.primary.sql('SHOW server_version')}"
+        self.notes.append("the standby is promoted by a script as soon as the primary is dead")
+        return pair
 
     def url(self, log: str) -> str:
-        hosts = ",".join(f"127.0.0.1:{server.port}" for server in (self.primary, self.standby) if server is not None)
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in (self.running.primary, self.running.standby))
         return f"postgresql://{SUPERUSER}@{hosts}/{DATABASE}?log={log}"
 
     def kill_leader(self, log: str) -> None:
-        if self.primary is None or self.standby is None:
-            raise RuntimeError("not started")
-        self.primary.kill()
-        self.standby.promote()
+        self.running.primary.kill()
+        self.running.standby.promote()
 
     def mend(self) -> None:
-        dead, self.primary = self.primary, self.standby
-        if dead is None or self.primary is None:
-            raise RuntimeError("not started")
-        dead.close()
-        self.standby = self.primary.standby()
-        self.primary.make_synchronous()
+        self.running.mend()
 
 
-FAILOVER = PostgresFailover
+KIND = PostgresFailover

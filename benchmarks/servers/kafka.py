@@ -16,14 +16,13 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from benchmarks.servers import Server, ServerFailed, close_all, free_ports, listens, wait_until
+from benchmarks.servers import Server, ServerFailed, close_all, free_ports, listens, maven, wait_until
 
 VERSION = "4.1.1"
 JAVA_LEAST = 17
 EMULATOR = "noida-db"
 LISTENERS = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "SECURE": "SASL_SSL", "FAR": "PLAINTEXT"}
 USER, PASSWORD = "agents", "pass/word=1&more"
-RESOLVE_S_MAX = 600.0
 
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 <modelVersion>4.0.0</modelVersion><groupId>local</groupId><artifactId>kafka</artifactId><version>1</version>
@@ -34,22 +33,21 @@ _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 
 def missing() -> str:
     """Why Apache Kafka cannot run here; empty if it can."""
-    java, maven = shutil.which("java"), shutil.which("mvn")
+    java = shutil.which("java")
     if java is None:
         return "there is no Java"
     said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=False).stderr
     major = said.partition('"')[2].partition(".")[0]
     if not major.isdigit() or int(major) < JAVA_LEAST:
         return f"Java {JAVA_LEAST} is needed, and this is {major or 'unknown'}"
-    if maven is None and not _complete(cache()):
+    if not maven.PROGRAM and not _complete(cache()):
         return "there is no Maven"
     return ""
 
 
 def cache() -> Path:
     """Where the programs are kept from run to run."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "logact" / f"kafka-{VERSION}"
+    return maven.cache(f"kafka-{VERSION}")
 
 
 def _complete(place: Path) -> bool:
@@ -60,26 +58,12 @@ def programs() -> Path:
     """The cache with Kafka's programs in it, fetched if they are not there yet."""
     place = cache()
     if not _complete(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        fresh = place.with_name(f"{place.name}.{os.getpid()}")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir()
-        (fresh / "pom.xml").write_text(_POM.format(version=VERSION))
-        copy = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={fresh / 'libs'}"]
-        done = subprocess.run(
-            ["mvn", "-q", "-B", *copy],
-            cwd=fresh,
-            capture_output=True,
-            text=True,
-            timeout=RESOLVE_S_MAX,
-            check=False,
-        )
-        if done.returncode:
-            raise ServerFailed(f"Maven could not fetch Kafka: {done.stdout[-1500:]}{done.stderr[-500:]}")
-        try:
-            fresh.rename(place)
-        except OSError:  # somebody else was quicker
-            shutil.rmtree(fresh, ignore_errors=True)
+
+        def fill(fresh: Path) -> None:
+            (fresh / "pom.xml").write_text(_POM.format(version=VERSION))
+            maven.run(fresh, "dependency:copy-dependencies", includeScope="runtime", outputDirectory=fresh / "libs")
+
+        maven.make(place, fill)
     return place
 
 

@@ -88,8 +88,12 @@ class NatsCluster:
         """Start the nodes together: none is healthy before a majority is there."""
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(len(self.nodes)) as pool:
-            list(pool.map(NatsNode.start, self.nodes))
+        try:
+            with ThreadPoolExecutor(len(self.nodes)) as pool:
+                list(pool.map(NatsNode.start, self.nodes))
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def leader_of(self, log: str) -> NatsNode:

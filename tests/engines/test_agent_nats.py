@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 from benchmarks.crash_child import PARTS
 from benchmarks.crash_parts import Company, play
-from benchmarks.crash_stage import killed_at
 from benchmarks.engines.stage import EngineStage
 from benchmarks.servers.nats import CONFIGURATION, NatsCluster
 
-from tests.engines.agent_job import bad_network, prove
+from tests.engines.agent_job import bad_network, killed_at_named_points, prove
 from tests.engines.proxy import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -31,13 +30,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
         yield nodes
 
 
-def test_an_agent_killed_around_its_appends(nats: NatsCluster, tmp_path: Path) -> None:
-    """An agent dies right before and right after a record is published; its next life goes on from there."""
-    points = ["nats:staged:5", "nats:committed:6"]
-    with EngineStage(tmp_path, lambda log: nats.url(f"points-{log}"), rounds=1) as stage:
-        found = killed_at(stage, "points", points)
-        assert found.kills == 2
-        prove(stage, found)
+def test_an_agent_killed_at_named_points(nats: NatsCluster, tmp_path: Path) -> None:
+    """An agent, and its parts, die right before and after a record is published, and around effects; others go on."""
+    killed_at_named_points(tmp_path, lambda log: nats.url(f"points-{log}"), "nats:staged", "nats:committed")
 
 
 def test_an_agent_on_a_bad_network(cluster: NatsCluster, tmp_path: Path) -> None:

@@ -5,22 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.crash_stage import killed_at
 from benchmarks.servers.postgres import PostgresServer
 
-from tests.engines.agent_job import EngineStage, bad_network, prove
+from tests.engines.agent_job import bad_network, killed_at_named_points
 from tests.engines.proxy import Proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
-def test_an_agent_killed_around_its_appends(postgres: PostgresServer, tmp_path: Path) -> None:
-    """An agent dies right before and right after the server commits; its next life goes on from there."""
+def test_an_agent_killed_at_named_points(postgres: PostgresServer, tmp_path: Path) -> None:
+    """An agent, and its parts, die right before and after the server commits, and around effects; others go on."""
     database = postgres.database("points")
-    with EngineStage(tmp_path, lambda log: postgres.url(database, log), rounds=1) as stage:
-        found = killed_at(stage, "points", ["postgres:sending:7", "postgres:acknowledged:6"])
-        assert found.kills == 2
-        prove(stage, found)
+    killed_at_named_points(
+        tmp_path, lambda log: postgres.url(database, log), "postgres:sending", "postgres:acknowledged"
+    )
 
 
 def test_an_agent_on_a_bad_network(postgres: PostgresServer, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class Anywhere(EngineConformance):
 
 @pytest.mark.parametrize("version", sorted(set(places()) - {DEFAULT}))
 def test_older_servers(version: str) -> None:
-    """What is particular to the SQL works on every version that this machine has."""
+    """What is particular to the SQL works on every version that this machine has or Maven can fetch."""
     with PostgresServer(version) as server:
         Anywhere(lambda log: server.url("postgres", log)).run()
 

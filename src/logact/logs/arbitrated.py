@@ -52,9 +52,14 @@ class ArbitratedEngine(ArbitratedFold):
             await self.prove()
             answer = self.arbiter.judge(claim)
         if not _refuses(answer):
+            env = environment.current()
             places = await self._store([(name, data) for name, data in draft.blobs if not self._stored(name)])
             with self.asking():
+                if env.points:
+                    env.point("partition:sending")
                 offset = await self.send(asking(draft, places, self.log_id))
+                if env.points:
+                    env.point("partition:acknowledged")
                 await self.past(offset, unknown="An append is in the log, and what became of it cannot be read")
                 answer = self.answer(offset)
             await self._maybe_save()
