@@ -21,6 +21,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
+import logact.models.wire  # noqa: F401 - seconds on a busy machine: not within the time that a test may take
+
 
 @dataclass(frozen=True)
 class Ask:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from math import inf
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ from logact.runtime.entering import enter, policy_from, spec_for
 from logact.runtime.host import Host
 from logact.runtime.leaving import Leave
 from logact.runtime.retry import RetryRecovery
+from logact.runtime.reuse import Reads, reusing
 from logact.runtime.secrets import Secrets
 from logact.runtime.tail import Tail
 from logact.runtime.watcher import Watch
@@ -80,7 +82,8 @@ class LogActAgent:
     kill the process of an executor on this host whose lease ran out. Checkpoints come after ``checkpoint_every``
     entries, ``checkpoint_bytes`` or ``checkpoint_s`` seconds (0: not by this measure). ``witness`` is a file or
     another log's URL that the log's heads are written to, signed with the key in the file ``signing_key`` if there is
-    one: the agent refuses to act on a log that lost what the witness saw.
+    one: the agent refuses to act on a log that lost what the witness saw. The model is not offered ``hide_tools``.
+    Reads are answered from the log for ``reuse_reads_s`` seconds (0: never), while nothing changed what they read.
 
     Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
     """
@@ -113,6 +116,8 @@ class LogActAgent:
         end_hung: bool = True,
         witness: str | PathLike[str] | None = None,
         signing_key: str | PathLike[str] | None = None,
+        hide_tools: Iterable[str] = (),
+        reuse_reads_s: float = 0,
     ) -> None:
         chosen = log if log is not None else shared_log
         if not isinstance(chosen, SharedLog):
@@ -159,7 +164,13 @@ class LogActAgent:
         self.signing_key = signing_key
         self.leave: Leave | None = None
         self.tuning = Tuning(agent_id)
+        self.hide_tools = tuple(hide_tools)
+        self.reuse_reads_s = reuse_reads_s
+        self.reads = Reads(chosen, lambda: inf if self.tuning.shares_reads else self.reuse_reads_s)
         self._observers: list[Callable[[State, Entry], None]] = [self.tuning.observe]
+        if reuse_reads_s:
+            self.tools = reusing(self.tools, self.reads)
+            self._observers.append(self.reads.observe)
         self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
 

@@ -39,6 +39,7 @@ class Parts:
         mine = [agent.agent_id]
         self.agent = agent
         self.host = host
+        agent.reads.forget()
         self.voter_host = VoterHost(host, agent.voters, agents=mine)
         self.decider = Decider(host, agents=mine)
         retry = agent.recovery.rules if agent.recovery is not None else None
@@ -74,7 +75,7 @@ class Parts:
             model,
             self.proposer,
             system=agent.tuning.prompt(agent.system),
-            hidden=agent.tuning.hidden,
+            hidden=agent.tuning.hidden | {*agent.hide_tools},
             inline=self.inline,
             executor=self.executor,
             answer_schema=msgspec.json.schema(kind) if kind is not None else None,

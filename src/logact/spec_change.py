@@ -66,10 +66,17 @@ def _wanted(before: SpecFile, change: Change) -> SpecFile:
     *steps, last = change.setting.split(".")
     for step in steps:
         table = table.setdefault(step, {})
-    table[last] = change.value
+    table[last] = _value(before, change)
     return msgspec.structs.replace(
         msgspec.convert({**plain, "tools": []}, SpecFile), tools=before.tools, path=before.path
     )
+
+
+def _value(before: SpecFile, change: Change) -> Any:
+    """What the setting holds after the change: names are added to those that are there."""
+    if isinstance(change.value, tuple):
+        return list(dict.fromkeys([*before.agent.hide_tools, *change.value]))
+    return change.value
 
 
 def _rules(before: SpecFile, change: Change) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def _edited(text: str, change: Change) -> str:
         table = {"use": "rules", **_rules(parse_spec(text), change)}
         return text.rstrip() + "\n\n" + "\n".join(["[[voters]]", *pairs(table), ""])
     *section, key = change.setting.split(".")
-    line = pairs({key: change.value})[0]
+    line = pairs({key: _value(parse_spec(text), change)})[0]
     lines = text.splitlines()
     at = line_of(text, [*section, key])
     if at and re.match(rf"\s*{re.escape(key)}\s*=", lines[at - 1]):
@@ -114,9 +121,10 @@ def change_tool(path: str | os.PathLike[str]) -> Tool:
         """
         before = _read(target)
         try:
+            given = msgspec.json.decode(value) if value else None
             change = Change(
                 setting=setting,
-                value=msgspec.json.decode(value) if value else None,
+                value=tuple(map(str, given)) if isinstance(given, list) else given,
                 rule=msgspec.json.decode(rule, type=dict[str, Any]) if rule else None,
             )
             after = changed(before, change, path=str(target))

@@ -19,11 +19,15 @@ from logact.introspection.health import Health
 from logact.introspection.profiler import folded
 from logact.introspection.signals import Thresholds
 from logact.logs.base import SharedLog, where
+from logact.runtime.checkpointer import bookmark
 from logact.runtime.scheduler import Due, Job, Scheduler
 from logact.spec_tables import HealthTable
 
 if TYPE_CHECKING:
     from logact.agent import LogActAgent
+
+BOOKMARK_AFTER = 10_000
+"""More entries than the agent's own checkpoints leave behind."""
 
 Act = Literal["nothing", "notify", "ask", "pause", "recover", "stop"]
 
@@ -52,10 +56,17 @@ def job_of(table: HealthTable, agent: str) -> Job:
 
 
 def watch_health(log: SharedLog, agent: LogActAgent, table: HealthTable, model: Any = None) -> Scheduler:
-    """A scheduler that checks an agent's health and acts on it. Raises SpecError and MissingExtra."""
+    """A scheduler that checks an agent's health and acts on it. Raises SpecError and MissingExtra.
+
+    Where checkpoints are far behind it writes one, so that each check reads only what came since the last.
+    """
     introspection = AgenticIntrospection(model, thresholds=thresholds_of(table), author="health")
 
     async def work(due: Due) -> Mapping[str, Any]:
+        try:
+            await bookmark(log, agent=agent.agent_id, voters=agent.voters, after=BOOKMARK_AFTER)
+        except LogActError:
+            pass  # no right to write one, or a race: the check itself only takes longer
         found = await introspection.health(log, agent=agent.agent_id)
         did = await act(log, agent, found, table)
         return {"verdict": found.verdict, "did": did}

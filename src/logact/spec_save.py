@@ -105,6 +105,8 @@ def spec_of(
             decide_within_s=agent.decide_within_ms / 1000,
             lease_s=agent.lease_s,
             end_hung=agent.end_hung,
+            hide_tools=list(agent.hide_tools),
+            reuse_reads_s=agent.reuse_reads_s,
         ),
         log=_log(agent, place),
         tools=list(_tools(agent.tools.values(), place)),
@@ -125,6 +127,7 @@ SAID = frozenset(
         "self", "agent_id", "shared_log", "log", "voters", "model", "tools", "system", "policy", "secrets", "limits",
         "context_tokens_max", "model_timeout_s", "decide_within_s", "checkpoint_every", "checkpoint_bytes",
         "checkpoint_s", "lease_s", "end_hung", "takeover", "recovery", "breaker", "watch", "witness", "signing_key",
+        "hide_tools", "reuse_reads_s",
     }
 )  # fmt: skip
 """What a file says of an agent (but for ``takeover``, which is a matter of the moment)."""

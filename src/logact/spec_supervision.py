@@ -30,6 +30,8 @@ def supervision(spec: SpecFile) -> dict[str, Any]:
         "checkpoint_s": spec.checkpoints.seconds,
         "lease_s": spec.agent.lease_s,
         "end_hung": spec.agent.end_hung,
+        "hide_tools": spec.agent.hide_tools,
+        "reuse_reads_s": spec.agent.reuse_reads_s,
     }
     if spec.recovery is not None:
         found["recovery"] = recovery_of(spec.recovery)

@@ -27,7 +27,11 @@ class LimitsTable(Table, frozen=True, kw_only=True):
 
 
 class AgentTable(Table, frozen=True, kw_only=True):
-    """``[agent]``: its name, its model, what it is told, and its limits."""
+    """``[agent]``: its name, its model, what it is told, and its limits.
+
+    ``hide_tools`` are not offered to the model. Reads are answered from the log for ``reuse_reads_s`` seconds, while
+    nothing changed what they read.
+    """
 
     name: str
     model: str = ""
@@ -38,6 +42,8 @@ class AgentTable(Table, frozen=True, kw_only=True):
     decide_within_s: float = 0
     lease_s: float = LEASE_S
     end_hung: bool = True
+    hide_tools: list[str] = []
+    reuse_reads_s: float = 0
 
 
 class LogTable(Table, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from logact.entry import Inference, Intent, Notice, Result
 from logact.errors import UsageError
 from logact.introspection.history import history
 from logact.introspection.importing import effect_of, import_trajectories
+from logact.introspection.profile_scope import sums_of
 from logact.introspection.profiler import folded
 from logact.introspection.trajectories import read_trajectories
 from tests.runtime.kit import run
@@ -194,7 +195,7 @@ def test_times_and_tokens_of_a_recording() -> None:
         async with open_log("memory:") as log:
             assert (await imported("openai", log)).estimated
             known = await folded(log)
-            assert known.profile.models["(unnamed)"].input_tokens > 0
+            assert sums_of(known.profile).models["(unnamed)"].input_tokens > 0
 
     run(work())
 

@@ -148,3 +148,32 @@ def test_work_that_never_named_its_task_is_no_drift() -> None:
     about = RunProfile(id=1, agent="ann", topic=["finde die Rechnung"], status="finished")
     about.steps = steps(*(f"word{place}" for place in range(10)))
     assert drifting(about, 2) == []
+
+
+def test_a_bookmark_makes_the_next_check_short() -> None:
+    """A log without checkpoints is read whole once; then one carries what was counted and what voters know."""
+
+    async def work() -> None:
+        from logact import LogActAgent, ResourceVoter, ScriptedModel, open_log, tool
+        from logact.models import call
+        from logact.runtime.checkpointer import bookmark
+
+        @tool(effect="read")
+        def look(place: int) -> str:
+            """Look."""
+            return f"seen {place}"
+
+        script: list[Any] = [*(call("look", place=place) for place in range(12)), "done"]
+        async with open_log("memory:") as log:
+            voters = [ResourceVoter(actions=100)]
+            agent = LogActAgent("ann", log, voters, model=ScriptedModel(script), tools=[look], checkpoint_every=0)
+            await agent.run("look twelve times")
+            before = await folded(log)
+            assert await bookmark(log, agent="ann", voters=voters, after=before.read + 1) == 0
+            assert await bookmark(log, agent="ann", voters=voters, after=20) > 0
+            after = await folded(log)
+            assert (before.read > 60, after.read) == (True, 1)
+            assert after.profile.runs == before.profile.runs
+            await agent.run("and again", new=True)  # its voters take their memories from there
+
+    run(work())

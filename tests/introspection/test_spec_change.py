@@ -12,6 +12,7 @@ from logact.errors import SpecError
 from logact.introspection.performance import Change, Proposal
 from logact.spec import load_spec, parse_spec
 from logact.spec_change import NAME, change_tool, changed, propose
+from tests.cli_help import here, lines_of
 from tests.runtime.kit import run
 
 TEXT = """\
@@ -36,6 +37,7 @@ use = "safety"
         ("agent.limits.turns", 9, "turns = 9"),
         ("agent.limits.actions", 30, "actions = 30"),
         ("checkpoints.every", 500, "every = 500"),
+        ("agent.reuse_reads_s", 600, "reuse_reads_s = 600"),
     ],
 )
 def test_one_setting_is_one_line(setting: str, value: Any, line: str) -> None:
@@ -49,6 +51,15 @@ def test_one_setting_is_one_line(setting: str, value: Any, line: str) -> None:
     for step in setting.split("."):
         found = getattr(found, step)
     assert found == value
+
+
+def test_tools_are_added_to_those_that_are_hidden() -> None:
+    """A further change hides further tools, and shows none again."""
+    once = changed(TEXT, Change(setting="agent.hide_tools", value=("look", "put")))
+    assert parse_spec(once).agent.hide_tools == ["look", "put"]
+    twice = changed(once, Change(setting="agent.hide_tools", value=("put", "send")))
+    assert parse_spec(twice).agent.hide_tools == ["look", "put", "send"]
+    assert [one for one in once.splitlines() if one not in TEXT.splitlines()] == ['hide_tools = ["look", "put"]']
 
 
 def test_inline_tables_too() -> None:
@@ -75,6 +86,9 @@ def test_a_rule_is_one_more_voter() -> None:
         Change(setting="agent.limits.turns", value=0),
         Change(setting="agent.limits.turns", value=1.5),
         Change(setting="agent.name", value="other"),
+        Change(setting="agent.hide_tools", value=()),
+        Change(setting="agent.hide_tools", value="look"),
+        Change(setting="agent.reuse_reads_s", value=-1),
         Change(rule={"name": "open", "decision": "allow", "tool": "*"}),
         Change(rule={"name": "odd", "decision": "deny", "nonsense": 1}),
         Change(),
@@ -152,3 +166,100 @@ def test_without_voters_nothing_is_changed(tmp_path: Path) -> None:
         assert path.read_text() == TEXT
 
     run(work())
+
+
+# --- from the log to the file ------------------------------
+
+PARTS = """\
+from logact import ScriptedModel, tool
+from logact.entry import Usage
+from logact.models import ModelAnswer, call
+
+
+@tool(effect="read")
+def look(path: str) -> str:
+    \"\"\"Look.\"\"\"
+    with open("looks", "a") as file:
+        file.write(path + "\\n")
+    return "plum"
+
+
+@tool(effect="read")
+def peek(path: str) -> str:
+    \"\"\"Peek.\"\"\"
+    raise ValueError("closed")
+
+
+@tool(effect="read")
+def unused(text: str) -> str:
+    \"\"\"Nobody wants this.\"\"\"
+    return text
+
+
+def allow(entry):
+    return True
+
+
+def model(name, usd):
+    script = [*(call("look", path="a") for _ in range(4)), *(call("peek", path=str(n)) for n in range(2)), "seen"]
+
+    def answer(request):
+        turn = sum(one.role == "assistant" for one in request.messages)
+        used = Usage(input_tokens=100, output_tokens=9, cost_usd=109 * usd)
+        said = script[turn]
+        if isinstance(said, str):
+            return ModelAnswer(text=said, usage=used, model=name)
+        return ModelAnswer(calls=(said,), usage=used, model=name)
+
+    return ScriptedModel(answer, name=f"openai:{name}")
+"""
+
+SPEC = """\
+[agent]
+name = "clerk"
+model = "openai:big"
+[log]
+url = "sqlite:///ops.db"
+[[tools]]
+use = "parts.py:look"
+[[tools]]
+use = "parts.py:peek"
+[[tools]]
+use = "parts.py:unused"
+[[voters]]
+use = "parts.py:allow"
+"""
+
+
+def test_what_the_log_shows_is_applied_by_votes_and_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache, a model and a choice of tools: found in the log, voted on, made in the file, in force, taken back."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts.py").write_text(PARTS)
+    path = tmp_path / "logact.toml"
+    path.write_text(SPEC)
+    from logact.spec import build_agent
+    from logact.spec_parts import load_object
+
+    async def worked(name: str, usd: float) -> None:
+        agent = build_agent(load_spec(path), model=load_object("parts.py:model", load_spec(path))(name, usd))
+        async with agent.log:
+            for _ in range(3):
+                await agent.run("look", new=True)
+
+    run(worked("big", 9e-6))
+    run(worked("little", 1e-6))
+    done = lines_of(here("debug", path, "--apply", "--json").stdout)[0]
+    assert [one["applied"] for one in done["applied"]] == [True] * 4, done["applied"]
+    assert all(one["cites"] for one in done["performance"]["proposals"])
+    after = load_spec(path).agent
+    assert (after.model, after.reuse_reads_s) == ("openai:little", 600)
+    assert sorted(after.hide_tools) == ["peek", "unused"]
+    looks = (tmp_path / "looks").read_text().splitlines()
+    run(worked("little", 1e-6))
+    again = (tmp_path / "looks").read_text().splitlines()
+    assert len(again) == len(looks) + 1, "one read of twelve: the changes name no file, so they may concern each"
+    last = here("log", "show", path, "--json").stdout
+    assert last.count('"change_specification"') >= 4
+    for one in reversed(done["applied"]):
+        assert here("undo", path, one["action"]).returncode == 0
+    assert path.read_text() == SPEC

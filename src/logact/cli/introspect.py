@@ -11,27 +11,28 @@ import msgspec
 
 from logact.cli import look
 from logact.cli.common import F, existing_log, go, json_option, put, put_json, who
+from logact.cli.introspect_lines import debug_lines, health_lines, model_lines, table_rows
 from logact.errors import UsageError
 from logact.introspection.agentic import AgenticIntrospection, Debugged, Reply
 from logact.introspection.costs import BY, Costs, costs
 from logact.introspection.health import RECENT_S, Health
-from logact.introspection.performance import Performance, Proposal, Row
 from logact.introspection.profiler import folded
 from logact.introspection.signals import Thresholds
 from logact.models.base import Model
+from logact.runtime.checkpointer import bookmark
+from logact.voters.base import Voter
 
 if TYPE_CHECKING:
     from logact.spec_change import Applied
 
 T = TypeVar("T")
 
-VERDICT_COLOURS = {"healthy": "green", "degraded": "yellow", "stuck": "red", "runaway": "red", "unsafe": "magenta"}
-
 
 def asking(function: F) -> F:
     """The options of commands that may ask a model."""
     for option in (
         json_option,
+        click.option("--checkpoint", is_flag=True, help="First write a checkpoint, if the last is far behind."),
         click.option("--no-record", is_flag=True, help="Do not write the model's answer into LOG."),
         click.option("--summarise", is_flag=True, help="Have the model sum up older stretches, once, as entries."),
         click.option("--tokens", "tokens_max", type=click.IntRange(min=500), default=12_000, show_default=True,
@@ -71,7 +72,16 @@ def _thresholds(log: str) -> Thresholds | None:
     return thresholds_of(load_spec(log).health)
 
 
-def _over(log: str, model: Model | None, work: Any, *, tokens_max: int, no_record: bool, summarise: bool) -> Any:
+def _over(
+    log: str,
+    model: Model | None,
+    work: Any,
+    *,
+    tokens_max: int,
+    no_record: bool,
+    summarise: bool,
+    checkpoint: bool,
+) -> Any:
     """Open the log, do the work with an introspection over it, close everything."""
 
     async def inside() -> Any:
@@ -84,9 +94,22 @@ def _over(log: str, model: Model | None, work: Any, *, tokens_max: int, no_recor
             author=who(),
         )
         async with existing_log(log) as opened:
+            if checkpoint:
+                await bookmark(opened, voters=_voters(log))
             return await work(introspection, opened)
 
     return go(inside())
+
+
+def _voters(log: str) -> list[Voter]:
+    """The voters of the specification, if LOG is one: a checkpoint carries what they remember."""
+    if not log.endswith(".toml"):
+        return []
+    from logact.spec import load_spec
+    from logact.spec_parts import tools_of, voters_of
+
+    spec = load_spec(log)
+    return voters_of(spec, tools_of(spec, spec.log_url))
 
 
 # --- health -----------------------------------------------------------------------------------------------------
@@ -143,30 +166,6 @@ def health_command(
         put(health_lines(found))
     if found.exit_code:
         raise click.exceptions.Exit(found.exit_code)
-
-
-def health_lines(found: Health) -> list[str]:
-    """A verdict for people."""
-    lines = [look.paint(found.verdict, VERDICT_COLOURS[found.verdict], bold=True)]
-    for one in (*found.signals, *found.reasons):
-        where = f" (at {', '.join(map(str, one.cites))})" if one.cites else ""
-        run = f"run {one.run}: " if one.run else ""
-        lines += look.wrapped(one.code, f"{run}{look.clean(one.message)}{where}", indent=2, label_width=17)
-    if found.judged:
-        lines += look.wrapped("the model", f"{found.model} says {found.judged}", indent=2, label_width=17)
-    lines += _model_lines(found.dropped, found.failed)
-    return lines
-
-
-def _model_lines(dropped: int, failed: str) -> list[str]:
-    lines = []
-    if dropped:
-        claims = look.count(dropped, "claim")
-        lines += look.wrapped("dropped", f"{claims} of the model that cited nothing that is there", indent=2,
-                              label_width=17)  # fmt: skip
-    if failed:
-        lines += look.wrapped("no judgement", look.clean(failed), indent=2, label_width=17)
-    return lines
 
 
 # --- debug ------------------------------------------------------------------------------------------------------
@@ -226,103 +225,6 @@ async def _applied(log: str, found: Debugged) -> list[Applied]:
         return await propose(agent, [*found.performance.proposals, *found.proposals])
 
 
-def debug_lines(found: Debugged) -> list[str]:
-    """A debugging for people."""
-    seen = found.performance
-    times, tokens = seen.times, seen.tokens
-    whole = times.model_ms + times.votes_ms + times.tools_ms
-    lines = look.wrapped(
-        "time",
-        f"{look.duration(whole)}: model {_share(times.model_ms, whole)}, waiting for votes "
-        f"{_share(times.votes_ms, whole)}, tools {_share(times.tools_ms, whole)}"
-        + (f" (of it retries {look.duration(times.retries_ms)})" if times.retries_ms else ""),
-    )
-    cost = f"{seen.usd:.4f} USD" if seen.usd is not None else "no price known"
-    lines += look.wrapped(
-        "tokens",
-        f"{tokens.input} in ({tokens.cached} cached), {tokens.output} out; {tokens.aside} for voters and "
-        f"compactions; {tokens.wasted} in turns that brought nothing new; {cost}",
-    )
-    lines += look.wrapped("work", f"{look.count(seen.runs, 'run')}, {seen.turns} turns, {seen.actions} actions")
-    if seen.since:
-        lines += look.wrapped("since", f"counting began at {seen.since}")
-    for head, rows in (("MODEL", seen.models), ("TOOL", seen.tools), ("VOTER", seen.voters)):
-        if rows:
-            lines += ["", *_rows(head, rows[:10])]
-    lines += _lists(seen)
-    for one in (*seen.proposals, *found.proposals):
-        lines += _proposal(one)
-    if found.explanation:
-        lines += ["", *look.wrapped("why", look.clean(found.explanation))]
-    if found.dropped or found.failed:
-        lines += ["", *_model_lines(found.dropped, found.failed)]
-    return lines
-
-
-def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.0%}" if whole else "0%"
-
-
-def _rows(head: str, rows: tuple[Row, ...]) -> list[str]:
-    cells = [
-        [
-            str(one.count),
-            str(one.failed),
-            look.duration(one.ms / one.count) if one.count else "-",
-            look.duration(one.ms_max) if one.ms_max else "-",
-            str(one.tokens),
-            f"{one.usd:.4f}" if one.usd is not None else "-",
-            look.clean(one.name),
-        ]
-        for one in rows
-    ]
-    return look.table(cells, head=["N", "FAILED", "EACH", "LONGEST", "TOKENS", "USD", head], right=[0, 1, 2, 3, 4, 5])
-
-
-def _lists(seen: Performance) -> list[str]:
-    lines = []
-    if seen.slowest:
-        lines += ["", "Slowest:"]
-        lines += [
-            f"  {look.duration(ms):>10}  {position}  {look.clean(name)}" for ms, position, name in seen.slowest[:5]
-        ]
-    if seen.repeated:
-        lines += ["", "Called again and again (told the same in brackets):"]
-        lines += [f"  {one.count} ({one.same})  {one.tool}  at {', '.join(map(str, one.positions[:5]))}"
-                  for one in seen.repeated[:5]]  # fmt: skip
-    if seen.contexts:
-        lines += ["", "Contexts, in tokens (first turn, latest, largest):"]
-        lines += [f"  run {one.run}: {one.first}, {one.last}, {one.largest} over {one.turns} turns"
-                  for one in seen.contexts[:5]]  # fmt: skip
-    if seen.errors:
-        lines += ["", "Errors that are alike:"]
-        for one in seen.errors[:5]:
-            where = ", ".join(map(str, one.positions[:5]))
-            lines += look.wrapped(str(one.count), f"{one.tool}: {one.kind}: {one.message} (at {where})", indent=2,
-                                  label_width=5)  # fmt: skip
-    if seen.signals:
-        lines += ["", "Noticed:"]
-        for signal in seen.signals:
-            lines += look.wrapped(signal.code, look.clean(signal.message), indent=2, label_width=17)
-    return lines
-
-
-def _proposal(one: Proposal) -> list[str]:
-    saves = [
-        text
-        for text in (
-            f"{one.tokens} tokens" if one.tokens else "",
-            look.duration(one.ms) if one.ms else "",
-            f"{one.usd:.4f} USD" if one.usd else "",
-        )
-        if text
-    ]
-    estimate = f" It would have saved about {', '.join(saves)}." if saves else ""
-    where = f" [{' '.join(map(str, one.cites))}]"
-    head = f"{look.clean(one.title)} ({one.by})."
-    return ["", *look.wrapped("proposal", f"{head} {look.clean(one.why)}{where}{estimate}")]
-
-
 # --- cost -------------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +251,7 @@ def cost_command(log: str, by: Any, as_json: bool) -> None:
     if not found.rows:
         put("Nothing was used.")
         return
-    put(_rows(by.upper(), found.rows))
+    put(table_rows(by.upper(), found.rows))
     usd = f"{found.usd:.4f} USD" if found.usd is not None else "no price known"
     if found.usd is None and found.at_least_usd:
         usd = f"at least {found.at_least_usd:.4f} USD (not every price is known)"
@@ -393,6 +295,6 @@ def ask_command(
             put("Nothing in the log supports an answer.")
         if found.left_out:
             put(f"({found.left_out} older lines did not fit; --tokens shows more, --summarise sums them up)")
-        put(_model_lines(found.dropped, ""))
+        put(model_lines(found.dropped, ""))
     if not found.statements:
         raise click.exceptions.Exit(1)

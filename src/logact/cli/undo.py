@@ -7,6 +7,8 @@ import msgspec
 
 from logact.cli.common import go, json_option, put, put_json
 from logact.spec import build_agent, load_spec
+from logact.spec_change import change_tool
+from logact.spec_parts import tools_of
 from logact.undoing import UndoReport
 
 
@@ -33,7 +35,9 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
     """
     from logact.cli.common import log_url
 
-    agent = build_agent(load_spec(spec), takeover=takeover, log=log_url(url) if url else None)
+    file = load_spec(spec)
+    tools = [*tools_of(file, file.log_url), change_tool(file.path)]  # what `logact debug --apply` changed, too
+    agent = build_agent(file, takeover=takeover, log=log_url(url) if url else None, tools=tools)
 
     async def work() -> UndoReport:
         async with agent.log:

@@ -21,6 +21,7 @@ from logact.introspection.health import RECENT_S, Health, worst
 from logact.introspection.material import Material, Selection, material
 from logact.introspection.optimizing import Optimized, Statement, optimize, swarm_log
 from logact.introspection.performance import Performance, Proposal, performance
+from logact.introspection.profile_scope import sums_of
 from logact.introspection.profiler import folded
 from logact.introspection.questions import ASK, DEBUG, KINDS
 from logact.introspection.signals import Signal, Thresholds
@@ -146,7 +147,7 @@ class AgenticIntrospection:
         except ModelError as error:
             return Debugged(performance=found, failed=str(error), model=self.model.name, usage=_spent(shown))
         kept, dropped = await self._claims(log, answer.given.get("proposals"))
-        models = {*known.profile.models, *(table.value for table in _named(found))}
+        models = {name: known.profile.named.get(name, name) for name in sums_of(known.profile).kinds}
         proposals = tuple(
             made for claim in kept if (made := _proposal(claim, found, models, answer.model)) is not None
         )
@@ -293,7 +294,7 @@ def _claim(given: Any) -> _Claim | None:
     return _Claim(text=text, cites=cited(given.get("cites")), more=given)
 
 
-def _proposal(claim: _Claim, found: Performance, models: set[Any], model: str) -> Proposal | None:
+def _proposal(claim: _Claim, found: Performance, models: dict[str, str], model: str) -> Proposal | None:
     """A proposal of the model: its savings are at most what was spent, its change is one that may be applied."""
     given = claim.more
     kind = given.get("kind")
@@ -317,10 +318,6 @@ def _number(value: Any, most: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         return 0.0
     return min(float(value), most)
-
-
-def _named(found: Performance) -> list[Any]:
-    return [one.change for one in found.proposals if one.change is not None and one.change.setting == "agent.model"]
 
 
 def _brackets(cites: tuple[int, ...]) -> str:

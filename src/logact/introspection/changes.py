@@ -6,17 +6,20 @@ and voted on; ``logact.spec_change`` has its tool.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from logact.errors import SpecError
 from logact.introspection.performance import Change
+from logact.models.names import names_a_model
 from logact.voters.rules_rule import rule_of
 
 SETTINGS: dict[str, type] = {
     "agent.model": str,
+    "agent.hide_tools": tuple,
+    "agent.reuse_reads_s": float,
     "agent.context_tokens_max": int,
     "agent.model_timeout_s": float,
     "agent.limits.turns": int,
@@ -25,13 +28,15 @@ SETTINGS: dict[str, type] = {
     "agent.limits.seconds": int,
     "checkpoints.every": int,
 }
-"""The settings that a proposal may change, and what they hold. Numbers are above 0."""
+"""The settings that a proposal may change, and what they hold. Numbers are above 0; names are added to those that
+are there."""
 
 
-def read_change(given: Any, models: Collection[str]) -> Change | None:
+def read_change(given: Any, models: Mapping[str, str]) -> Change | None:
     """A change as a model gave it; None if it is none, names no setting of the list, or loosens something.
 
-    A model's name has to be one of ``models``: a text in the history must not choose who is asked from now on.
+    A model has to be one of ``models`` (the names that stand in answers, and what each is set up by): a text in the
+    history must not choose who is asked from now on.
     """
     if not isinstance(given, dict):
         return None
@@ -39,9 +44,12 @@ def read_change(given: Any, models: Collection[str]) -> Change | None:
         change = msgspec.convert(given, Change)
     except msgspec.ValidationError:
         return None
-    if problem(change) or (change.setting == "agent.model" and change.value not in models):
-        return None
-    return change
+    if change.setting == "agent.model":
+        name = str(change.value)
+        if name not in models and name not in models.values():
+            return None
+        change = Change(setting=change.setting, value=models.get(name, name))
+    return None if problem(change) else change
 
 
 def problem(change: Change) -> str:
@@ -60,8 +68,12 @@ def problem(change: Change) -> str:
     if kind is None:
         return f"{change.setting!r} is not one of {', '.join(SETTINGS)}"
     value = change.value
+    if kind is tuple:
+        names = value if isinstance(value, tuple) else ()
+        return "" if names and all(one.strip() for one in names) else "its value is no list of names"
     if kind is str:
-        return "" if isinstance(value, str) and value.strip() else "its value is no name"
+        named = isinstance(value, str) and names_a_model(value.strip())
+        return "" if named else f"{value!r} is not the name of a model such as openai:gpt-4o"
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
         return "its value is no number above 0"
     if kind is int and not isinstance(value, int):

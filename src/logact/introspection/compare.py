@@ -116,7 +116,7 @@ async def _side(log: SharedLog, run: int, upto: int | None) -> tuple[Figures, li
 
 
 def _figures(log: str, run: RunProfile, status: str, ok: bool | None, answer: str) -> Figures:
-    priced = bool(run.model.count) and run.model.priced == run.model.count
+    priced = bool(run.model.count) and run.priced
     return Figures(
         log=log,
         run=run.id,

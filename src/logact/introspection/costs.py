@@ -8,6 +8,8 @@ import msgspec
 
 from logact.introspection.performance import Row, rows_of
 from logact.introspection.profile import Profile, RunProfile
+from logact.introspection.profile_scope import counted, sums_of
+from logact.introspection.profile_sums import OLDER
 
 By = Literal["agent", "run", "model", "tool"]
 BY: tuple[By, ...] = ("agent", "run", "model", "tool")
@@ -30,23 +32,23 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 def costs(profile: Profile, by: By) -> Costs:
     """The sums of a log, by one of ``BY``."""
+    sums = sums_of(profile)
     if by == "model":
-        rows = rows_of(profile.models, by="tokens")
+        rows = rows_of(sums.models, by="tokens")
     elif by == "tool":
-        rows = rows_of(profile.tools, by="ms")
+        rows = rows_of(sums.tools, by="ms")
     else:
         groups: dict[str, list[RunProfile]] = {}
-        runs = [*profile.runs.values(), *([profile.older] if profile.older is not None else [])]
-        for run in runs:
-            name = run.agent or "(older runs)" if by == "agent" else str(run.id or "(older runs)")
+        for run in counted(profile):
+            name = (run.agent if by == "agent" else str(run.id or "")) or OLDER
             groups.setdefault(name, []).append(run)
         rows = _grouped(groups)
-    known = [one.cost_usd for one in profile.models.values() if one.priced]
-    whole = all(one.priced == one.count for one in profile.models.values()) and bool(profile.models)
+    known = [one.cost_usd for one in sums.models.values() if one.priced]
+    whole = all(one.priced == one.count for one in sums.models.values()) and bool(sums.models)
     return Costs(
         by=by,
         rows=rows,
-        tokens=sum(one.tokens for one in profile.models.values()),
+        tokens=sum(one.tokens for one in sums.models.values()),
         usd=sum(known) if whole else None,
         at_least_usd=sum(known),
         since=profile.since,
@@ -58,7 +60,7 @@ def _grouped(groups: dict[str, list[RunProfile]]) -> tuple[Row, ...]:
     rows = []
     for name, runs in groups.items():
         tokens = sum(run.tokens for run in runs)
-        priced = all(run.model.priced == run.model.count for run in runs) and any(run.model.count for run in runs)
+        priced = all(run.priced for run in runs) and any(run.model.count for run in runs)
         rows.append(
             Row(
                 name=name,

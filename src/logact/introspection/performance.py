@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import msgspec
 
 from logact.core.state import State
-from logact.introspection.profile import Cluster, Profile, Repeat, RunProfile, Tally
+from logact.introspection.profile import Again, Cluster, Profile, Repeat, RunProfile, Tally
+from logact.introspection.profile_scope import counted, runs_of, sums_of
 from logact.introspection.signals import Signal, Thresholds, signals
 
 
@@ -42,13 +43,31 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """Where tokens went. ``aside`` went to voters and compactions, ``wasted`` to turns that brought nothing new."""
+    """Where tokens went. ``aside`` went to voters and compactions, ``wasted`` to turns that brought nothing new,
+    ``again`` to questions whose answer the log held (of ``input`` and ``output``).
+    """
 
     input: int = 0
     output: int = 0
     cached: int = 0
     aside: int = 0
     wasted: int = 0
+    again: int = 0
+
+
+class AskedAgain(msgspec.Struct, frozen=True, kw_only=True):
+    """The same input to the same model again: ``count`` times after the inference at ``first``, and what they cost.
+
+    ``usd`` is None where no price is known. ``cites`` are the first and the latest repetitions.
+    """
+
+    model: str
+    first: int
+    count: int
+    tokens: int
+    ms: float
+    usd: float | None
+    cites: tuple[int, ...]
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +89,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     """
 
     setting: str = ""
-    value: str | int | float | bool | None = None
+    value: str | int | float | bool | tuple[str, ...] | None = None
     rule: dict[str, object] | None = None
 
 
@@ -112,6 +131,7 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     dearest: tuple[tuple[float, int, str], ...] = ()
     largest: tuple[tuple[int, int, str], ...] = ()
     repeated: tuple[Repeat, ...] = ()
+    asked_again: tuple[AskedAgain, ...] = ()
     contexts: tuple[Context, ...] = ()
     errors: tuple[Cluster, ...] = ()
     signals: tuple[Signal, ...] = ()
@@ -124,47 +144,62 @@ LISTED = 10
 def performance(
     state: State, profile: Profile, thresholds: Thresholds, now_ms: int, *, agent: str = "", run: int = 0
 ) -> Performance:
-    """The computed part, of a whole log, one agent, or one run. Sums by model, tool and voter are the whole log's."""
-    chosen = [
-        one for one in profile.runs.values() if (not agent or one.agent == agent) and (not run or one.id == run)
-    ]
-    counted = [*chosen, profile.older] if profile.older is not None and not agent and not run else chosen
+    """The computed part, of a whole log, one agent, or one run: every sum and list is of that part alone."""
+    from logact.introspection.remedies import remedies
+
+    chosen, every = runs_of(profile, agent, run), counted(profile, agent, run)
+    sums = sums_of(profile, agent, run)
     found = signals(state, profile, now_ms, thresholds, agent=agent, run=run)
-    priced = all(one.model.priced == one.model.count for one in counted) and any(one.model.count for one in counted)
+    priced = all(one.priced for one in every) and any(one.model.count for one in every)
     repeated = [repeat for one in chosen for repeat in one.repeats.values() if repeat.count > 1]
+    again = sorted(sums.again.values(), key=lambda one: (-one.cost_usd, -one.tokens, one.first))
     return Performance(
         agent=agent,
         run=run,
-        entries=profile.entries,
+        entries=sum(one.entries for one in every) if agent or run else profile.entries,
         since=profile.since,
-        runs=len(chosen),
-        turns=sum(one.turns for one in counted),
-        actions=sum(one.actions for one in counted),
+        runs=sum(one.runs for one in every),
+        turns=sum(one.turns for one in every),
+        actions=sum(one.actions for one in every),
         times=Times(
-            model_ms=sum(one.model.ms for one in counted),
-            votes_ms=sum(one.wait_ms for one in counted),
-            tools_ms=sum(one.tool_ms for one in counted),
-            retries_ms=sum(one.retry_ms for one in counted),
+            model_ms=sum(one.model.ms for one in every),
+            votes_ms=sum(one.wait_ms for one in every),
+            tools_ms=sum(one.tool_ms for one in every),
+            retries_ms=sum(one.retry_ms for one in every),
         ),
         tokens=Tokens(
-            input=sum(one.model.input_tokens for one in counted),
-            output=sum(one.model.output_tokens for one in counted),
-            cached=sum(one.model.cached_tokens for one in counted),
-            aside=sum(one.side_tokens for one in counted),
-            wasted=sum(one.wasted_tokens for one in counted),
+            input=sum(one.model.input_tokens for one in every),
+            output=sum(one.model.output_tokens for one in every),
+            cached=sum(one.model.cached_tokens for one in every),
+            aside=sum(one.side_tokens for one in every),
+            wasted=sum(one.wasted_tokens for one in every),
+            again=sum(one.tokens for one in again),
         ),
-        usd=sum(one.model.cost_usd + one.side_usd for one in counted) if priced else None,
-        models=rows_of(profile.models, by="tokens"),
-        tools=rows_of(profile.tools, by="ms"),
-        voters=rows_of(profile.voters, by="held_ms"),
-        slowest=tuple(profile.slowest),
-        dearest=tuple(profile.dearest),
-        largest=tuple(profile.largest),
+        usd=sum(one.model.cost_usd + one.side_usd for one in every) if priced else None,
+        models=rows_of(sums.models, by="tokens"),
+        tools=rows_of(sums.tools, by="ms"),
+        voters=rows_of(sums.voters, by="held_ms"),
+        slowest=tuple(sums.slowest),
+        dearest=tuple(sums.dearest),
+        largest=tuple(sums.largest),
         repeated=tuple(sorted(repeated, key=lambda one: (-one.tokens, -one.same, -one.count))[:LISTED]),
+        asked_again=tuple(_asked_again(one) for one in again[:LISTED]),
         contexts=tuple(_contexts(chosen)),
-        errors=tuple(sorted(profile.errors.values(), key=lambda one: -one.count)[:LISTED]),
+        errors=tuple(sorted(sums.errors.values(), key=lambda one: -one.count)[:LISTED]),
         signals=tuple(found),
-        proposals=tuple(_proposals(found, profile, chosen)),
+        proposals=tuple(remedies(profile, found, chosen, sums)),
+    )
+
+
+def _asked_again(one: Again) -> AskedAgain:
+    return AskedAgain(
+        model=one.model,
+        first=one.first,
+        count=one.count,
+        tokens=one.tokens,
+        ms=round(one.ms, 3),
+        usd=one.cost_usd if one.priced == one.count else None,
+        cites=(one.first, *one.positions),
     )
 
 
@@ -207,106 +242,3 @@ def _contexts(runs: Iterable[RunProfile]) -> list[Context]:
         if one.contexts and one.turns > 1
     ]
     return sorted(found, key=lambda one: -one.largest)[:LISTED]
-
-
-# --- what would help --------------------------------------------------------------------------------------------
-
-
-def _proposals(found: Iterable[Signal], profile: Profile, runs: list[RunProfile]) -> Iterable[Proposal]:
-    """For each signal that a known change answers, that change; the saving is what this history would have saved."""
-    by_id = {one.id: one for one in runs}
-    for signal in found:
-        run = by_id.get(signal.run)
-        make = _ANSWERS.get(signal.code)
-        if make is not None:
-            proposal = make(signal, run, profile)
-            if proposal is not None:
-                yield proposal
-
-
-def _cache(signal: Signal, run: RunProfile | None, profile: Profile) -> Proposal | None:
-    if run is None:
-        return None
-    repeat = next((one for one in run.repeats.values() if tuple(one.positions) == signal.cites), None)
-    if repeat is None:
-        return None
-    wasted_ms = repeat.ms * repeat.same / max(1, repeat.count)
-    return Proposal(
-        kind="cache",
-        title=f"Keep the result of {repeat.tool} instead of calling it again",
-        why=signal.message,
-        cites=signal.cites,
-        tokens=repeat.tokens,
-        ms=round(wasted_ms, 1),
-    )
-
-
-def _compact(signal: Signal, run: RunProfile | None, profile: Profile) -> Proposal | None:
-    limit = max(2000, int(signal.threshold) * 2 // 3)
-    saved = sum(max(0, context - limit) for context in (run.contexts if run is not None else ()))
-    return Proposal(
-        kind="parameter",
-        title=f"Compact the context beyond {limit} tokens",
-        why=signal.message,
-        cites=signal.cites,
-        tokens=saved,
-        change=Change(setting="agent.context_tokens_max", value=limit),
-    )
-
-
-def _cheaper(signal: Signal, run: RunProfile | None, profile: Profile) -> Proposal | None:
-    name, _, rest = signal.message.partition(" costs ")
-    other = rest.partition(" per token as ")[2].partition(", which does")[0]
-    if not other or not signal.value:
-        return None
-    spent = profile.models[name].cost_usd
-    return Proposal(
-        kind="model",
-        title=f"Let {other} do what {name} does",
-        why=signal.message,
-        cites=signal.cites,
-        usd=round(spent * (1 - 1 / signal.value), 6),
-        change=Change(setting="agent.model", value=other),
-    )
-
-
-def _refuse(signal: Signal, run: RunProfile | None, profile: Profile) -> Proposal | None:
-    if run is None:
-        return None
-    step = next((one for one in reversed(run.steps) if one.position in signal.cites), None)
-    repeat = run.repeats.get(step.call) if step is not None else None
-    if step is None:
-        return None
-    return Proposal(
-        kind="parameter",
-        title="Limit the actions of a run",
-        why=signal.message,
-        cites=signal.cites,
-        tokens=run.wasted_tokens,
-        ms=round(repeat.ms, 1) if repeat is not None else 0.0,
-        change=Change(setting="agent.limits.actions", value=max(20, 2 * run.actions)),
-    )
-
-
-def _limit(signal: Signal, run: RunProfile | None, profile: Profile) -> Proposal | None:
-    if run is None:
-        return None
-    return Proposal(
-        kind="parameter",
-        title="Limit the tokens of a run",
-        why=signal.message,
-        cites=signal.cites,
-        tokens=run.wasted_tokens,
-        usd=round(run.wasted_usd, 6),
-        change=Change(setting="agent.limits.tokens", value=max(10_000, 2 * (run.tokens - run.wasted_tokens))),
-    )
-
-
-_ANSWERS = {
-    "repeated_reads": _cache,
-    "growing_context": _compact,
-    "expensive_model": _cheaper,
-    "loop": _refuse,
-    "retry_storm": _refuse,
-    "budget_leak": _limit,
-}

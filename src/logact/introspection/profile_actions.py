@@ -7,9 +7,10 @@ import re
 from logact.core import watching
 from logact.core.settling import ANSWER
 from logact.core.state import State
-from logact.entry import Abort, Commit, Entry, Expiry, Intent, Recovery, Result, Started, Vote
+from logact.entry import Abort, Commit, Entry, Expiry, Failure, Intent, Recovery, Result, Started, Vote
 from logact.introspection.profile import (
-    ERRORS_KEPT,
+    ERRORS_OF_A_RUN,
+    NAMES_OF_A_RUN,
     OPEN_KEPT,
     POSITIONS_KEPT,
     REPEATS_KEPT,
@@ -21,8 +22,9 @@ from logact.introspection.profile import (
     Profile,
     Repeat,
     RunProfile,
+    Silence,
     Step,
-    Tally,
+    Sums,
 )
 from logact.introspection.profile_sums import (
     aside,
@@ -32,15 +34,14 @@ from logact.introspection.profile_sums import (
     short_digest,
     short_text,
     size_of,
+    sums_for,
     took,
     top,
     used,
 )
+from logact.introspection.profile_turns import hear
 
 BYTES_PER_TOKEN = 4
-
-EARLY = 3
-"""How many first calls of a tool stand for how fast it was in the beginning."""
 
 _WATCHED = watching.Thresholds()
 _NUMBERS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
@@ -54,6 +55,9 @@ def on_intent(profile: Profile, state: State, entry: Entry, intent: Intent) -> N
     if run is None or intent.tool == ANSWER:
         return
     run.actions += 1
+    called = run.sums.called
+    if intent.tool in called or len(called) < NAMES_OF_A_RUN:
+        called[intent.tool] = called.get(intent.tool, 0) + 1
     call = f"{intent.tool} {intent.arguments_digest or short_digest(intent.arguments)}"
     step = Step(entry.position, intent.tool, call, intent.effect, entry.time_ms, retry_of=intent.retry_of)
     step.said = short_text(intent.arguments) if intent.arguments else ""
@@ -78,39 +82,40 @@ def on_intent(profile: Profile, state: State, entry: Entry, intent: Intent) -> N
 
 
 def on_vote(profile: Profile, state: State, entry: Entry, vote: Vote) -> None:
-    tally = named(profile.voters, vote.voter)
     waiting = profile.open.get(vote.intent)
+    run = profile.runs.get(waiting.run) if waiting is not None else None
+    agent = waiting.agent if waiting is not None else entry.agent
+    sums = sums_for(profile, run, agent)
+    tally = named(sums.voters, vote.voter)
     waited = float(entry.time_ms - waiting.at_ms) if waiting is not None else 0.0
     tally.count += 1
     tally.failed += vote.approved is False
     took(tally, max(vote.duration_ms, waited), vote.intent)
     hung = vote.approved is not True and " failed (it did not answer within " in vote.reason
     if hung:
-        _silent(tally, vote.intent)
-    else:
-        tally.silent, tally.silent_at = 0, []
+        _silent(profile, agent, vote.voter, vote.intent)
+    elif vote.voter in profile.silence.get(agent, {}):
+        del profile.silence[agent][vote.voter]
     if waiting is not None:
         waiting.heard.append(vote.voter)
         if waited or vote.duration_ms:
             waiting.late = vote.voter
-        if not waiting.decided_ms and vote.duration_ms > waited:
-            run = profile.runs.get(waiting.run)
-            if run is not None:
-                run.wait_ms += vote.duration_ms - waited
+        if not waiting.decided_ms and vote.duration_ms > waited and run is not None:
+            run.wait_ms += vote.duration_ms - waited
     if vote.usage is not None:
-        used(named(profile.models, f"voter {vote.voter}"), vote.usage)
+        used(named(sums.models, f"voter {vote.voter}"), vote.usage)
         tally.input_tokens += vote.usage.input_tokens
         tally.output_tokens += vote.usage.output_tokens
         tally.cost_usd += vote.usage.cost_usd or 0.0
         tally.priced += vote.usage.cost_usd is not None
-        run = profile.runs.get(waiting.run) if waiting is not None else None
         if run is not None:
             aside(run, vote.usage)
 
 
-def _silent(tally: Tally, intent: int) -> None:
-    tally.silent += 1
-    tally.silent_at = [*tally.silent_at, intent][-POSITIONS_KEPT:]
+def _silent(profile: Profile, agent: str, voter: str, intent: int) -> None:
+    found = profile.silence.setdefault(agent, {}).setdefault(voter, Silence())
+    found.count += 1
+    found.positions = [*found.positions, intent][-POSITIONS_KEPT:]
 
 
 def on_commit(profile: Profile, state: State, entry: Entry, commit: Commit) -> None:
@@ -125,9 +130,9 @@ def _decided(profile: Profile, entry: Entry, intent: int) -> RunProfile | None:
         return None
     waited = entry.time_ms - waiting.at_ms
     waiting.decided_ms = entry.time_ms
-    if waiting.late and waited:
-        profile.voters[waiting.late].held_ms += waited
     run = of(profile, waiting.run, entry)
+    if waiting.late and waited:
+        named(sums_for(profile, run, waiting.agent).voters, waiting.late).held_ms += waited
     if run is not None:
         run.wait_ms += waited
     return run
@@ -142,7 +147,7 @@ def on_expiry(profile: Profile, state: State, entry: Entry, expiry: Expiry) -> N
     marker = "; no vote came from "
     if waiting is not None and not waiting.decided_ms and marker in expiry.reason:
         for name in expiry.reason.partition(marker)[2].split(", "):
-            _silent(named(profile.voters, name), expiry.intent)
+            _silent(profile, waiting.agent, name, expiry.intent)
     _rejected(profile, state, entry, expiry.intent, "expired")
 
 
@@ -151,6 +156,9 @@ def _rejected(profile: Profile, state: State, entry: Entry, intent: int, code: s
     profile.open.pop(intent, None)
     if run is None:
         return
+    refusal = entry.payload
+    if isinstance(refusal, Abort | Expiry):
+        hear(run, entry.position, short_digest(refusal.reason))
     run.rejected += 1
     run.streak += 1
     run.streak_at = [*run.streak_at, intent][-POSITIONS_KEPT:]
@@ -196,14 +204,12 @@ def on_result(profile: Profile, state: State, entry: Entry, result: Result) -> N
     tool = entry.tool or (action.intent.tool if action is not None else "")
     if tool == ANSWER or waiting is None:
         return
-    tally = named(profile.tools, tool)
+    run = of(profile, waiting.run, entry)
+    sums = sums_for(profile, run, waiting.agent)
+    tally = named(sums.tools, tool)
     tally.count += 1
     took(tally, result.duration_ms, result.intent)
-    if tally.early < EARLY:
-        tally.early += 1
-        tally.early_ms += result.duration_ms
-    top(profile.slowest, result.duration_ms, result.intent, tool)
-    run = of(profile, waiting.run, entry)
+    top(sums.slowest, result.duration_ms, result.intent, tool)
     step = _step(run, result.intent) if run is not None else None
     if run is not None:
         run.tool_ms += result.duration_ms
@@ -214,15 +220,16 @@ def on_result(profile: Profile, state: State, entry: Entry, result: Result) -> N
         step.ms += result.duration_ms
     if result.error is not None:
         tally.failed += 1
-        _clustered(profile, entry, tool, result)
+        _clustered(sums, entry, tool, result.error, result.intent)
         if run is not None:
             run.failed += 1
+            hear(run, entry.position, short_digest(f"{result.error.kind} {result.error.message}"))
         if step is not None:
             step.status, step.settled_ms, step.result = "failed", entry.time_ms, result.error.kind
         return
     size = result.blob.size if result.blob is not None else size_of(result.value)
     tally.output_tokens += size // BYTES_PER_TOKEN
-    top(profile.largest, size // BYTES_PER_TOKEN, result.intent, tool)
+    top(sums.largest, size // BYTES_PER_TOKEN, result.intent, tool)
     if run is not None:
         _done(run, entry, result, step, size // BYTES_PER_TOKEN)
 
@@ -230,6 +237,7 @@ def on_result(profile: Profile, state: State, entry: Entry, result: Result) -> N
 def _done(run: RunProfile, entry: Entry, result: Result, step: Step | None, tokens: int) -> None:
     run.done += 1
     digest = result.blob.digest if result.blob is not None else short_digest(result.value)
+    hear(run, entry.position, digest)
     if step is None:
         return
     step.status, step.settled_ms, step.result, step.result_tokens = "executed", entry.time_ms, digest, tokens
@@ -252,19 +260,16 @@ def _done(run: RunProfile, entry: Entry, result: Result, step: Step | None, toke
         run.progress_ms, run.progress = entry.time_ms, entry.position
 
 
-def _clustered(profile: Profile, entry: Entry, tool: str, result: Result) -> None:
-    error = result.error
-    if error is None:
-        return
+def _clustered(sums: Sums, entry: Entry, tool: str, error: Failure, intent: int) -> None:
     message = _NUMBERS.sub("…", error.message)[:160]
     key = f"{tool} {error.kind} {message}"
-    found = profile.errors.pop(key, None) or Cluster(tool, error.kind, error.message[:200])
+    found = sums.errors.pop(key, None) or Cluster(tool, error.kind, error.message[:200])
     found.count += 1
     found.last_ms = entry.time_ms
-    found.positions = [*found.positions, result.intent][-POSITIONS_KEPT:]
-    profile.errors[key] = found
-    if len(profile.errors) > ERRORS_KEPT:
-        del profile.errors[next(iter(profile.errors))]
+    found.positions = [*found.positions, intent][-POSITIONS_KEPT:]
+    sums.errors[key] = found
+    if len(sums.errors) > ERRORS_OF_A_RUN:
+        del sums.errors[next(iter(sums.errors))]
 
 
 def on_recovery(profile: Profile, state: State, entry: Entry, settled: Recovery) -> None:
@@ -274,5 +279,7 @@ def on_recovery(profile: Profile, state: State, entry: Entry, settled: Recovery)
     waiting = profile.open.pop(settled.intent, None)
     run = of(profile, waiting.run, entry) if waiting is not None else None
     step = _step(run, settled.intent) if run is not None else None
+    if run is not None:
+        hear(run, entry.position, short_digest(f"{settled.settlement} {settled.reason}"))
     if step is not None:
         step.status, step.settled_ms = action.status, entry.time_ms

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from logact.core.settling import ANSWER
 from logact.core.state import State
 from logact.entry import (
     Abort,
@@ -28,20 +27,14 @@ from logact.entry import (
     Recovery,
     Result,
     Run,
+    Spec,
     Started,
     Vote,
 )
 from logact.introspection import profile_actions as actions
-from logact.introspection.profile import (
-    NAMES_KEPT,
-    POSITIONS_KEPT,
-    RUNS_DETAILED,
-    TOPIC_KEPT,
-    TURNS_KEPT,
-    Profile,
-    RunProfile,
-)
-from logact.introspection.profile_sums import aside, let_go, named, of, top, used
+from logact.introspection import profile_turns as turns
+from logact.introspection.profile import NAMES_KEPT, RUNS_DETAILED, TOPIC_KEPT, Profile, RunProfile
+from logact.introspection.profile_sums import aside, let_go, named, of, sums_for, used
 
 IMPORTED = "imported"
 """The code of the notice that says that what follows was recorded elsewhere."""
@@ -55,6 +48,9 @@ def observe(profile: Profile, state: State, entry: Entry) -> None:
     profile.entries += 1
     profile.first_ms = profile.first_ms or entry.time_ms
     profile.last_ms = entry.time_ms
+    run = profile.runs.get(entry.run)
+    if run is not None:
+        run.entries += 1
     if state.verdict:
         return
     handler = _HANDLERS.get(entry.kind)
@@ -69,6 +65,7 @@ def _run(profile: Profile, state: State, entry: Entry, run: Run) -> None:
     profile.runs[entry.position] = RunProfile(
         id=entry.position,
         agent=run.agent,
+        entries=1,
         title=run.title[:200],
         imported=run.agent in profile.imported,
         started_ms=entry.time_ms,
@@ -86,6 +83,7 @@ def _input(profile: Profile, state: State, entry: Entry, given: Input) -> None:
     if run is None:
         return
     run.status = "running"
+    turns.hear(run, entry.position, turns.digest_of_input(given))
     run.progress_ms, run.progress = entry.time_ms, entry.position
     if given.text[:400] not in run.topic:
         run.topic = [*run.topic, given.text[:400]][-TOPIC_KEPT:]
@@ -96,7 +94,8 @@ def _output(profile: Profile, state: State, entry: Entry, output: Output) -> Non
     if run is None:
         return
     run.turn_useful = True
-    _close_turn(run)
+    turns.close_turn(run)
+    turns.hear(run, entry.position, "answered")
     known = state.runs.get(output.run)
     run.status = known.status if known is not None else "finished"
     run.ok = output.ok
@@ -112,58 +111,23 @@ def _control(profile: Profile, state: State, entry: Entry, control: Control) -> 
             run.status, run.ok = "stopped", False
 
 
-# --- the model --------------------------------------------------------------------------------------------------
-
-
-def _inference(profile: Profile, state: State, entry: Entry, said: Inference) -> None:
-    name = said.model or "(unnamed)"
-    usage = said.usage
-    used(named(profile.models, name), usage, said.latency_ms, entry.position)
-    if entry.agent:
-        used(named(profile.agents, entry.agent), usage, said.latency_ms, entry.position)
-    turns = profile.turns_by_model.setdefault(name, {}) if len(profile.turns_by_model) < NAMES_KEPT else {}
-    kind = ",".join(sorted({call.tool for call in said.calls})) or ANSWER
-    if kind in turns or len(turns) < NAMES_KEPT:
-        turns[kind] = turns.get(kind, 0) + 1
-    tokens = usage.input_tokens + usage.output_tokens
-    top(profile.dearest, usage.cost_usd if usage.cost_usd is not None else tokens / 1e9, entry.position, name)
-    top(profile.slowest, said.latency_ms, entry.position, f"model {name}")
-    run = of(profile, said.run, entry)
-    if run is None:
-        return
-    _close_turn(run)
-    used(run.model, usage, said.latency_ms, entry.position)
-    run.turns += 1
-    run.context_first = run.context_first or usage.input_tokens
-    run.contexts.append(usage.input_tokens)
-    run.contexts_at.append(entry.position)
-    del run.contexts[:-TURNS_KEPT], run.contexts_at[:-TURNS_KEPT]
-    run.turn_at, run.turn_tokens, run.turn_usd = entry.position, tokens, usage.cost_usd or 0.0
-    run.turn_useful = not said.calls  # an answer; it may still be refused
-    run.turn_tools = [call.tool for call in said.calls]
-
-
-def _close_turn(run: RunProfile) -> None:
-    """The turn is over: if nothing of it settled anything new, what it cost was wasted."""
-    if run.turn_at and not run.turn_useful:
-        run.wasted_tokens += run.turn_tokens
-        run.wasted_usd += run.turn_usd
-        run.wasted_at = [*run.wasted_at, run.turn_at][-POSITIONS_KEPT:]
-    run.turn_at = 0
-
-
-def _compaction(profile: Profile, state: State, entry: Entry, done: Compaction) -> None:
-    run = of(profile, done.run, entry)
-    used(named(profile.models, done.model or "(unnamed)"), done.usage)
-    if run is not None:
-        run.compactions += 1
-        aside(run, done.usage)
+# --- what is beside the runs ------------------------------------------------------------------------------------
 
 
 def _finding(profile: Profile, state: State, entry: Entry, found: Finding) -> None:
-    profile.findings[found.code] = profile.findings.get(found.code, 0) + 1
-    if found.usage is not None:
-        used(named(profile.models, found.model or "(introspection)"), found.usage)
+    if found.usage is None:
+        return
+    run = profile.runs.get(found.run)
+    used(named(sums_for(profile, run, found.agent).models, found.model or "(introspection)"), found.usage)
+    if run is not None:
+        aside(run, found.usage)
+
+
+def _spec(profile: Profile, state: State, entry: Entry, spec: Spec) -> None:
+    """What each tool takes of every request that offers it; the latest specification counts."""
+    if spec.agent in profile.offered or len(profile.offered) < NAMES_KEPT:
+        profile.models[spec.agent] = spec.model
+        profile.offered[spec.agent] = {tool.name: turns.size_of_offer(tool) for tool in spec.tools[:NAMES_KEPT]}
 
 
 def _notice(profile: Profile, state: State, entry: Entry, notice: Notice) -> None:
@@ -172,10 +136,11 @@ def _notice(profile: Profile, state: State, entry: Entry, notice: Notice) -> Non
 
 
 _HANDLERS: dict[str, tuple[type, Callable[[Profile, State, Entry, Any], None]]] = {
+    "Spec": (Spec, _spec),
     "Run": (Run, _run),
     "Input": (Input, _input),
-    "Inference": (Inference, _inference),
-    "Compaction": (Compaction, _compaction),
+    "Inference": (Inference, turns.on_inference),
+    "Compaction": (Compaction, turns.on_compaction),
     "Intent": (Intent, actions.on_intent),
     "Vote": (Vote, actions.on_vote),
     "Commit": (Commit, actions.on_commit),

@@ -13,7 +13,8 @@ import msgspec
 from logact.core import watching
 from logact.core.state import State
 from logact.introspection.drifting import drifting
-from logact.introspection.profile import Profile, RunProfile, Step
+from logact.introspection.profile import Profile, RunProfile, Step, Sums
+from logact.introspection.profile_scope import agents_of, runs_of, sums_of
 
 MESSAGE_CHARS_MAX = 400
 
@@ -76,15 +77,14 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def signals(
     state: State, profile: Profile, now_ms: int, thresholds: Thresholds, *, agent: str = "", run: int = 0
 ) -> list[Signal]:
-    """Everything that is to be noticed, of all agents or one, of all runs that are remembered or one."""
-    runs = [
-        one
-        for one in profile.runs.values()
-        if (not agent or one.agent == agent) and (not run or one.id == run)
-    ]  # fmt: skip
+    """Everything that is to be noticed, of all agents or one, of all runs that are remembered or one.
+
+    ``halted``, ``broken_chain`` and ``conflict`` are about the log as a whole, and so about everybody on it.
+    """
+    runs = runs_of(profile, agent, run)
     found: list[Signal] = [*_unsafe(state, now_ms, thresholds, agent, run)]
-    found += _voters(state, profile, thresholds)
-    found += _models(profile, thresholds)
+    found += _voters(state, profile, thresholds, agent, run)
+    found += _models(profile, thresholds, agent, run)
     for one in runs:
         found += _run(state, one, now_ms, thresholds)
     found += _life(state, now_ms, thresholds, {one.agent for one in runs})
@@ -152,55 +152,79 @@ def _life(state: State, now_ms: int, limits: Thresholds, agents: set[str]) -> It
 # --- voters, models --------------------------------------------------------------------------------------
 
 
-def _voters(state: State, profile: Profile, limits: Thresholds) -> Iterable[Signal]:
+def _voters(state: State, profile: Profile, limits: Thresholds, agent: str, run: int) -> Iterable[Signal]:
     people = {
         name for policy in state.policies.values() for name, known in policy.voters.items() if known.kind == "human"
     }
-    for name, tally in profile.voters.items():
-        if limits.silent and tally.silent >= limits.silent and name not in people:
-            yield Signal(
-                code="silent_voter",
-                message=f"{name} gave no vote on the last {tally.silent} actions that it was asked about",
-                cites=tuple(tally.silent_at),
-                value=float(tally.silent),
-                threshold=float(limits.silent),
-            )
+    mine = {step.position for one in runs_of(profile, agent, run) for step in one.steps} if run else set()
+    for asked in sorted(agents_of(profile, agent, run) & profile.silence.keys()):
+        for name, silence in profile.silence[asked].items():
+            cites = tuple(one for one in silence.positions if not run or one in mine)
+            count = len(cites) if run else silence.count
+            if limits.silent and count >= limits.silent and name not in people:
+                yield Signal(
+                    code="silent_voter",
+                    message=f"{name} gave no vote on the last {count} actions that it was asked about",
+                    cites=cites,
+                    agent=asked,
+                    run=run,
+                    value=float(count),
+                    threshold=float(limits.silent),
+                )
 
 
-def _models(profile: Profile, limits: Thresholds) -> Iterable[Signal]:
-    """A model that costs many times what another one costs for turns of the same kind, or too much a turn."""
-    prices = {
+def prices_of(sums: Sums) -> dict[str, float]:
+    """What a token of each model costs on average (USD), where every answer of it has a price."""
+    return {
         name: tally.cost_usd / tally.tokens
-        for name, tally in profile.models.items()
+        for name, tally in sums.models.items()
         if tally.priced and tally.tokens and tally.priced == tally.count
     }
-    for name, price in prices.items():
-        tally = profile.models[name]
-        mine = profile.turns_by_model.get(name, {})
-        if limits.expensive and sum(mine.values()) >= limits.expensive_turns:
-            rivals = [
-                (prices[other], other)
-                for other, theirs in profile.turns_by_model.items()
-                if other != name and prices.get(other) and _shared(mine, theirs) >= 0.5
-            ]
-            best = min(rivals, default=None)
-            if best is not None and price >= limits.expensive * best[0]:
-                yield Signal(
-                    code="expensive_model",
-                    message=(
-                        f"{name} costs {price / best[0]:.0f} times as much per token as {best[1]}, which does the "
-                        f"same kinds of turns here ({tally.cost_usd:.4f} USD so far)"
-                    ),
-                    cites=tuple(position for _, position, model in profile.dearest if model == name)[:8],
-                    value=price / best[0],
-                    threshold=limits.expensive,
-                )
-                continue
-        if limits.turn_usd and tally.cost_usd / tally.count >= limits.turn_usd:
+
+
+def rival_of(name: str, price: float, kinds: dict[str, int], every: Sums, prices: dict[str, float]) -> str:
+    """The cheapest other model that did at least half of these kinds of turns; "" if none is cheaper."""
+    rivals = [
+        (prices[other], other)
+        for other, theirs in every.kinds.items()
+        if other != name and prices.get(other) and _shared(kinds, theirs) >= 0.5
+    ]
+    best = min(rivals, default=(price, ""))
+    return best[1] if best[0] < price else ""
+
+
+def _models(profile: Profile, limits: Thresholds, agent: str, run: int) -> Iterable[Signal]:
+    """A model that costs many times what another one costs for turns of the same kind, or too much a turn.
+
+    What it costs is of the part asked for; what others do for how much, the whole log says.
+    """
+    sums, every = sums_of(profile, agent, run), sums_of(profile)
+    prices = prices_of(every)
+    for name, price in prices_of(sums).items():
+        tally, mine = sums.models[name], sums.kinds.get(name, {})
+        cites = tuple(position for _, position, model in sums.dearest if model == name)[:8]
+        enough = limits.expensive and sum(mine.values()) >= limits.expensive_turns
+        rival = rival_of(name, price, mine, every, prices) if enough else ""
+        if rival and price >= limits.expensive * prices[rival]:
+            yield Signal(
+                code="expensive_model",
+                message=(
+                    f"{name} costs {price / prices[rival]:.0f} times as much per token as {rival}, which does the "
+                    f"same kinds of turns here ({tally.cost_usd:.4f} USD so far)"
+                ),
+                cites=cites,
+                agent=agent,
+                run=run,
+                value=price / prices[rival],
+                threshold=limits.expensive,
+            )
+        elif limits.turn_usd and tally.cost_usd / tally.count >= limits.turn_usd:
             yield Signal(
                 code="expensive_model",
                 message=f"{name} costs {tally.cost_usd / tally.count:.2f} USD a turn",
-                cites=tuple(position for _, position, model in profile.dearest if model == name)[:8],
+                cites=cites,
+                agent=agent,
+                run=run,
                 value=tally.cost_usd / tally.count,
                 threshold=limits.turn_usd,
             )

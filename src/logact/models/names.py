@@ -47,6 +47,11 @@ def _is_provider(text: str) -> bool:
     return text.startswith(("openai:", "anthropic:", "ollama:", "http://", "https://"))
 
 
+def names_a_model(text: str) -> bool:
+    """Whether ``model_from_name`` may make something of it; a provider's own name for a model is none."""
+    return _is_provider(text) or text.startswith(("scripted:", "recorded:", "recording:"))
+
+
 def _named(part: str, text: str) -> str:
     if not part:
         raise SpecError("The model's name is not complete", received=text, expected=FORMS)

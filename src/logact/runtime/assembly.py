@@ -42,6 +42,7 @@ from logact.runtime.leaving import Leave, ending_well, first_of
 from logact.runtime.proposer import Proposer
 from logact.runtime.recoverer import Recoverer
 from logact.runtime.retry import RetryRecovery
+from logact.runtime.reuse import Reads
 from logact.runtime.secrets import Secrets
 from logact.runtime.setting_up import set_up
 from logact.runtime.verifying import BackgroundCheck
@@ -85,6 +86,8 @@ class Playable(Protocol):
     breaker: Breaker | None
     lease_s: float
     end_hung: bool
+    hide_tools: tuple[str, ...]
+    reads: Reads
 
 
 async def play_driver(
@@ -111,6 +114,7 @@ async def play_driver(
             check_answer=(lambda value: msgspec.convert(value, kind)) if kind is not None else None,
             context_tokens_max=agent.context_tokens_max,
             model_timeout_s=agent.model_timeout_s,
+            hidden=frozenset(agent.hide_tools),
         )
         drivers[:] = [driver]
         driver.leave = leave
@@ -229,13 +233,9 @@ async def play_recoverer(
     """Settle what executors that are gone left behind, and watch the runs and the other parts."""
 
     def build(host: Host) -> Work:
+        mine = [agent.agent_id]
         recoverer = Recoverer(
-            host,
-            agent.tools,
-            agents=[agent.agent_id],
-            secrets=agent.secrets,
-            name=name,
-            end_hung=agent.end_hung,
+            host, agent.tools, agents=mine, secrets=agent.secrets, name=name, end_hung=agent.end_hung
         )
         watcher = Watcher(host, agent.watch, hearing=recoverer.hearing)
 
@@ -332,8 +332,9 @@ async def _lives(
         host = Host(log, agent.agent_id, part=part, lease_s=agent.lease_s)
         keeper = keeper_of(host, agent)
         hosts[:] = [host]
+        agent.reads.forget()
         work = build(host)  # before the fold begins, so that every part sees every entry
-        for observer in observers:
+        for observer in (agent.reads.observe, *observers):
             host.tail.observe(observer)
         began = env.monotonic()
         over: BaseException | None = None  # raised below: whatever is raised inside of except* gets out as a group

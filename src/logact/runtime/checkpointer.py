@@ -7,14 +7,21 @@ state's own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from logact import codec
 from logact.core.state import State
 from logact.entry import BlobRef, Checkpoint, Entry
 from logact.errors import AccessRefused, LogActError
 from logact.introspection.profiler import Profiler
+from logact.logs.base import SharedLog
 from logact.runtime.host import Host
 from logact.runtime.tail import dump_state
 from logact.runtime.voter_host import VoterHost
+from logact.voters.base import Voter
+
+AFTER = 2000
+"""So many entries are read in well under a second; more are worth a bookmark."""
 
 
 class Checkpointer:
@@ -22,7 +29,8 @@ class Checkpointer:
 
     Each of the three may be 0 (not by this measure); with all three 0 none is written. Bytes and time count from the
     last checkpoint that this process has seen, or its own beginning, so entries are the measure that always holds.
-    Made before the tail starts, it counts all that introspection asks for; made later, what comes from then on.
+    Made before the tail starts, it counts all that introspection asks for; made later, what comes from then on. With
+    ``whole`` it reads from the beginning where the last checkpoint holds nothing that introspection counted.
     """
 
     def __init__(
@@ -34,13 +42,14 @@ class Checkpointer:
         seconds_max: float = 0,
         voters: VoterHost | None = None,
         name: str = "checkpointer",
+        whole: bool = False,
     ) -> None:
         self.host = host
         self.every = every
         self.bytes_max = bytes_max
         self.seconds_max = seconds_max
         self.voters = voters
-        self.profiler = Profiler(host.tail)
+        self.profiler = Profiler(host.tail, whole=whole)
         self.name = name
         self.written = 0
         self._last = 0
@@ -109,3 +118,22 @@ class Checkpointer:
         done = await self.host.append([self.host.entry(payload, "checkpointer", self.name)], blobs=blobs)
         self.written += 1
         return done.position
+
+
+async def bookmark(log: SharedLog, *, agent: str = "", voters: Sequence[Voter] = (), after: int = AFTER) -> int:
+    """Write a checkpoint if reading the log meant reading ``after`` entries or more; its position, or 0.
+
+    ``voters`` are the agent's, whose memories it carries: without them their processes read past it. Raises what
+    reading and writing the log raises.
+    """
+    host = Host(log, agent)
+    checkpointer = Checkpointer(
+        host, every=after, voters=VoterHost(host, voters) if voters else None, name="bookmark", whole=True
+    )
+    try:
+        state = await host.tail.start()
+        if host.tail.entries_applied < after or state.halted or state.sealed or state.broken:
+            return 0
+        return await checkpointer.write()
+    finally:
+        host.leaves()
