@@ -391,7 +391,7 @@ class LogActAgent:
         """
         async with self._playing() as parts:
             before = parts.own_run
-            begin = Run(agent=self.agent_id, title=title)
+            begin = Run(agent=self.agent_id, title=title, ends_with_life=True)
             parts.own_run = run = (await parts.host.append([parts.host.entry(begin, "client")])).position
             try:
                 yield run
@@ -622,7 +622,7 @@ class LogActAgent:
         """The run that actions of a caller's own loop belong to: one for each life of the agent."""
         async with parts.proposing:
             if not parts.own_run:
-                begin = Run(agent=self.agent_id, title="(own loop)")
+                begin = Run(agent=self.agent_id, title="(own loop)", ends_with_life=True)
                 parts.own_run = (await parts.host.append([parts.host.entry(begin, "client")])).position
             return parts.own_run
 

@@ -95,7 +95,10 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 
 class Run(Payload, frozen=True, kw_only=True):
-    """A task from input to answer begins. The run's id is this entry's position."""
+    """A task from input to answer begins. The run's id is this entry's position.
+
+    ``ends_with_life``: it has no answer (a caller's own loop, an undo), and ends when the life that began it does.
+    """
 
     agent: str
     title: str = ""
@@ -103,6 +106,7 @@ class Run(Payload, frozen=True, kw_only=True):
     dry_run: bool = False
     answer_schema: dict[str, Any] | None = None
     parent: int = 0
+    ends_with_life: bool = False
     REFERENCES: ClassVar[tuple[str, ...]] = ("parent",)
 
 

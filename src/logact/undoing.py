@@ -103,7 +103,10 @@ async def undo(agent: LogActAgent, position: int) -> UndoReport:
             if not key:
                 if not run:
                     begin = Run(
-                        agent=agent.agent_id, title=f"undo of {position}", parent=_run_of(told.state, position)
+                        agent=agent.agent_id,
+                        title=f"undo of {position}",
+                        parent=_run_of(told.state, position),
+                        ends_with_life=True,
                     )
                     run = (await host.append([host.entry(begin, "client")])).position
                 done = await host.full_intent(told.state.actions[target])

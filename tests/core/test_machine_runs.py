@@ -6,7 +6,7 @@ import pytest
 
 from logact import codec
 from logact.core import acting, proposing, settling
-from logact.entry import Compaction, Input, Output, Run, Usage, own
+from logact.entry import Compaction, Heartbeat, Input, Output, Run, Usage, own
 from tests.core.build import Log, ambiguous, call, definite, new
 
 
@@ -401,3 +401,25 @@ def test_an_erased_critical_entry_halts(log: Log) -> None:
     again = Log()
     again.store(codec.erase_payload(log.bodies[0], 0))
     assert again.state.halted == "Policy at position 1000, whose payload was erased"
+
+
+def test_a_run_without_an_answer_ends_with_its_life(log: Log) -> None:
+    """A goodbye ends it well, a takeover not (it was running for ever); its doubts are settled all the same."""
+    first = log.say(Run(agent="ann", ends_with_life=True), writer="one")
+    other = log.say(Run(agent="bob", ends_with_life=True), writer="one")
+    task = log.run()
+    log.say(Heartbeat(agent="ann"), writer="one")
+    log.say(Heartbeat(agent="ann", leaving=True), writer="two")
+    assert {log.run_state(run).status for run in (first, other, task)} == {"running"}
+    log.fence("ann", holder="one")
+    started = log.started(first, "send", writer="one")
+    assert log.run_state(first).status == "running"
+    log.fence("ann", holder="three")
+    assert (log.run_state(first).status, log.run_state(first).ok) == ("finished", False)
+    assert log.status(started) == "in_doubt"
+    log.recover(started, "happened", evidence="ann")
+    assert log.status(started) == "executed"
+    assert log.run_state(other).status == "running"
+    log.say(Heartbeat(agent="bob", leaving=True), writer="one")
+    assert (log.run_state(other).status, log.run_state(other).ok) == ("finished", True)
+    assert log.run_state(task).status == "running"

@@ -76,6 +76,7 @@ async def test_a_run_is_undone_newest_first() -> None:
     assert [one.status for one in undos] == ["executed", "executed"]
     assert {one.intent.run for one in undos} == {report.run}
     assert state.runs[report.run].title == f"undo of {run}"
+    assert state.runs[report.run].status == "finished"
     assert last_run(state, agent.agent_id) == run  # a further message is not said to the undo, which nobody hears
     again = await agent.undo(run)
     assert (again.undone, again.complete) == ((), True)

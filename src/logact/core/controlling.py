@@ -5,7 +5,7 @@ from __future__ import annotations
 from logact.core import voting
 from logact.core.claiming import on_task_claim
 from logact.core.settling import give_up, reject, settle_call
-from logact.core.state import AgentState, State
+from logact.core.state import AgentState, RunState, State
 from logact.core.watching import begin_anew
 from logact.entry import Cancel, Claim, Control, Entry, Fence, Heartbeat, Policy
 
@@ -113,6 +113,9 @@ def on_fence(state: State, entry: Entry, fence: Fence) -> str:
         if action.intent.agent == fence.agent and action.status == "executing" and not action.restart_allowed:
             action.status = "in_doubt"
             action.reason = f"its executor was fenced off in epoch {fence.epoch}"
+    for run in state.runs.values():
+        if run.agent == fence.agent and run.life != fence.holder:
+            _end_with_life(run, ok=False)
     return ""
 
 
@@ -139,4 +142,13 @@ def on_heartbeat(state: State, entry: Entry, beat: Heartbeat) -> str:
     if beat.host and life.birth is None:
         life.birth = beat
     life.left = life.left or beat.leaving
+    for run in state.runs.values() if beat.leaving else ():
+        if run.life == entry.author.incarnation:
+            _end_with_life(run, ok=True)
     return ""
+
+
+def _end_with_life(run: RunState, *, ok: bool) -> None:
+    """End a run that has no answer of its own. What of it is unfinished is settled all the same."""
+    if run.life and run.status == "running":
+        run.status, run.ok = "finished", ok

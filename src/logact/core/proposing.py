@@ -21,6 +21,7 @@ def on_run(state: State, entry: Entry, run: Run) -> str:
         limits=run.limits,
         dry_run=run.dry_run,
         parent=run.parent,
+        life=entry.author.incarnation if run.ends_with_life else "",
         started_ms=entry.time_ms,
         digest=chained("", f"run {run.agent}"),
     )
