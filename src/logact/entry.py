@@ -377,15 +377,16 @@ class Output(Payload, frozen=True, kw_only=True):
 # --- recovery, control ------------------------------
 
 
-Settlement = Literal["restart", "happened", "not_happened", "superseded", "skip", "failed_final"]
+Settlement = Literal["restart", "undo", "happened", "not_happened", "superseded", "skip", "failed_final"]
 
 
 class Recovery(Payload, frozen=True, kw_only=True):
     """Settles an action in doubt, or gives a failed one up.
 
-    ``restart`` allows a further attempt (``read`` and ``idempotent`` only), ``happened`` and ``not_happened``
-    state the effect, ``superseded`` closes it with the effect unknown, ``skip`` and ``failed_final`` give up.
-    ``evidence`` says how it is known: ``probe``, ``effect`` (the declared one), ``undo``, or a person's name.
+    ``restart`` allows a further attempt (``read`` and ``idempotent`` only), ``undo`` says that a safe undo begins
+    (no result counts any more; ``Undone`` follows), ``happened`` and ``not_happened`` state the effect,
+    ``superseded`` closes it with the effect unknown, ``skip`` and ``failed_final`` give up. ``evidence`` says how it
+    is known: ``probe``, ``effect`` (the declared one), ``undo``, or a person's name.
     """
 
     intent: int

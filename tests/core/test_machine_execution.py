@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from logact.core import acting, settling
@@ -244,10 +246,37 @@ def test_a_late_result_that_agrees_is_no_conflict(log: Log) -> None:
 
 def test_a_late_result_of_an_undone_action_is_a_conflict(log: Log) -> None:
     """An undo that ran first does not cover an effect that comes later."""
-    action = log.doubtful(log.run(), effect="reversible")
+    action = log.doubtful(log.run(), effect="reversible", undo=True, safe_undo=True)
+    log.recover(action, "undo")
     log.undone(action)
     log.result(action)
     assert log.state.conflicts == [action]
+
+
+def test_a_result_on_its_way_does_not_overtake_an_undo(log: Log) -> None:
+    """Once the log says that it is taken back, it is not executed (it was, and the world had it undone)."""
+    action = log.doubtful(log.run(), effect="reversible", undo=True, safe_undo=True)
+    log.recover(action, "undo")
+    assert not log.why
+    log.recover(action, "undo")
+    assert log.why == f"action {action} is being undone already"
+    log.result(action)
+    assert log.why == f"action {action} is being undone already"
+    assert log.status(action) == "in_doubt"
+    log.undone(action)
+    assert log.status(action) == "undone"
+
+
+@pytest.mark.parametrize(
+    "more", [{"effect": "reversible", "undo": True}, {"effect": "irreversible", "undo": True, "safe_undo": True}]
+)
+def test_only_a_safe_undo_begins_in_doubt(log: Log, more: dict[str, Any]) -> None:
+    """What may do harm where nothing happened is not done by a recoverer."""
+    action = log.doubtful(log.run(), **more)
+    log.recover(action, "undo")
+    assert log.why == f"action {action} has no undo that is safe whether or not it happened"
+    log.undone(action)
+    assert log.status(action) == "in_doubt"
 
 
 def test_an_earlier_attempt_of_a_mild_action_contradicts_nothing(log: Log) -> None:
@@ -390,7 +419,10 @@ def test_an_undo_takes_an_action_back(log: Log) -> None:
     log.undone(done)
     assert log.why == f"no undo of action {done} was committed and is running here"
     assert log.status(done) == "executed"
-    doubtful = log.doubtful(run, effect="reversible")
+    doubtful = log.doubtful(run, effect="reversible", undo=True, safe_undo=True)
+    log.undone(doubtful)
+    assert log.why == f"no undo of action {doubtful} was committed and is running here"
+    log.recover(doubtful, "undo")
     log.undone(doubtful)
     assert (log.status(doubtful), log.action(doubtful).happened) == ("undone", False)
     log.undone(doubtful)

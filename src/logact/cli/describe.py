@@ -132,6 +132,7 @@ def _claim(said: Claim) -> str:
 def _recovery(settled: Recovery) -> str:
     word = {
         "restart": "may start again",
+        "undo": "is being taken back",
         "happened": "did happen",
         "not_happened": "did not happen",
         "superseded": "is closed, its effect unknown",
@@ -255,6 +256,8 @@ def waits_for(state: State, action: Action) -> str:
         return "waits for the vote of " + ", ".join(missing) if missing else "waits for a decision"
     if action.status == "validated":
         return f"committed, but {blocked}" if blocked else "committed, waits for its executor"
+    if action.undo_begun:
+        return f"is being taken back: {action.reason}"
     if action.status == "in_doubt":
         return f"a person has to settle it: {action.reason}" if action.reason else "a person has to settle it"
     if action.restart_allowed:

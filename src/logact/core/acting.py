@@ -85,6 +85,8 @@ def on_result(state: State, entry: Entry, result: Result) -> str:
         return f"attempt {result.attempt} of action {action.id} was not started by this incarnation"
     if action.status not in ("executing", "in_doubt") or theirs is not current or theirs.reported:
         return _late_result(state, action, theirs, result)
+    if action.undo_begun:
+        return f"action {action.id} is being undone already"
     theirs.reported = True
     error = result.error
     if state.circuits or result.shut_until_ms or (error is not None and error.kind == breaking.ENVIRONMENT):
@@ -137,7 +139,7 @@ def on_undone(state: State, entry: Entry, undone: Undone) -> str:
         return ""
     if action.status not in ("executed", "in_doubt"):
         return f"action {action.id} is {action.status}: nothing to undo"
-    if action.status == "executed" and not allowed:
+    if not allowed and not action.undo_begun:
         return f"no undo of action {action.id} was committed and is running here"
     if undone.error is not None:
         action.status, action.error = "in_doubt", undone.error
@@ -197,6 +199,13 @@ def on_recovery(state: State, entry: Entry, recovery: Recovery) -> str:
         return ""
     if action.status != "in_doubt":
         return f"action {action.id} is executing, and nothing in the log says that its executor is gone"
+    if recovery.settlement == "undo":
+        if action.intent.effect != "reversible" or not action.intent.safe_undo:
+            return f"action {action.id} has no undo that is safe whether or not it happened"
+        if action.undo_begun:
+            return f"action {action.id} is being undone already"
+        action.undo_begun, action.reason = True, recovery.reason or action.reason
+        return ""
     action.reason = recovery.reason
     if recovery.settlement == "happened":
         action.status, action.happened = "executed", True
@@ -227,6 +236,8 @@ def on_finding(state: State, entry: Entry, finding: Finding) -> str:
         if action is not None and action.status == "executing" and not action.restart_allowed:
             action.status = "in_doubt"
             action.reason = finding.message
+        elif action is not None and action.undo_begun:
+            action.reason = finding.message  # why it does not go on
     return ""
 
 

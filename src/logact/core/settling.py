@@ -77,7 +77,7 @@ def give_up(state: State, entry: Entry, action: Action, why: str) -> None:
 def settle(state: State, action: Action, position: int, detail: object = "", result: Result | None = None) -> None:
     """An action reached an end: close it, advance its run's digest, settle its call, and let old ones go."""
     action.settled_at = position
-    action.restart_allowed = False
+    action.restart_allowed = action.undo_begun = False
     state.open_actions.pop(action.id, None)
     if action.intent.undoes and state.undoing.get(action.intent.undoes) == action.id:
         del state.undoing[action.intent.undoes]

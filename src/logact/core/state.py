@@ -51,7 +51,8 @@ class Action(msgspec.Struct, omit_defaults=True, kw_only=True):
     with a schedule (``waited`` those of these that waited for the tool's circuit), ``first_ms`` is when the first was
     proposed. ``key_of`` is the earlier try whose external key it
     uses, since that one may have happened (0: a key of its own). ``retry_at_ms`` and ``retry_delay_ms`` are its own
-    schedule; ``shut``: it waits for the tool's circuit.
+    schedule; ``shut``: it waits for the tool's circuit. ``undo_begun``: a recoverer takes it back, whether or not it
+    happened; a result that was still on its way does not count.
     """
 
     id: int
@@ -68,6 +69,7 @@ class Action(msgspec.Struct, omit_defaults=True, kw_only=True):
     start_by_ms: int = 0
     attempts: list[Attempt] = []
     restart_allowed: bool = False
+    undo_begun: bool = False
     settled_at: int = 0
     error: Failure | None = None
     happened: bool | None = None

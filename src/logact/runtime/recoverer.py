@@ -249,18 +249,24 @@ class Recoverer:
             return ProbeAnswer(happened=None, detail=f"the probe failed: {type(error).__name__}: {error}")
 
     async def _undo(self, action: Action, tool: Tool) -> None:
+        """Take back what may have happened: said first, so that no result on its way is taken for the last word."""
         intent = await self.host.full_intent(action)
+        if not action.undo_begun:
+            reason = "its executor is gone, and its undo is safe whether or not it happened"
+            begins = Recovery(
+                intent=action.id, attempt=len(action.attempts), settlement="undo", evidence="undo", reason=reason
+            )
+            await self._write(action, self._doubt(action, "its executor is gone"), begins)
+            if not self.host.state.actions[action.id].undo_begun:
+                return
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 detail = await tool.undo(self.secrets.resolve(intent.arguments), None, self._context(action, intent))
         except Exception as error:
             await self._ask(action, f"its undo failed: {type(error).__name__}: {error}")
             return
-        entries = [
-            self.host.about(intent, self._doubt(action, "its executor is gone"), "recoverer", self.name),
-            self.host.about(intent, Undone(intent=action.id, detail=detail), "recoverer", self.name),
-        ]
-        await self.host.append(entries, unless=where(kinds=["Result", "Recovery", "Undone"], actions=[action.id]))
+        done = self.host.about(intent, Undone(intent=action.id, detail=detail), "recoverer", self.name)
+        await self.host.append([done], unless=where(kinds=["Recovery", "Undone"], actions=[action.id]))
 
     def _context(self, action: Action, intent: Intent) -> ToolContext:
         state = self.host.state

@@ -180,6 +180,10 @@ class Checker:
                 effect.item not in self.town.refused,
                 f"{effect.item} ran, and its caller was told that it was refused",
             )
+        elif not (action is not None and action.undo_begun):
+            by = self.state.actions.get(self.state.undoing.get(effect.action, 0))
+            running = by is not None and by.status in ("executing", "in_doubt")
+            require("nothing_acts_unseen", running, f"{effect.item} is taken back, and the log does not say so")
         idempotent = action is not None and action.intent.effect == "idempotent"
         lines = [one for one in self.town.ledger if one.item == effect.item]
         if idempotent:

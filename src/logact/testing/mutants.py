@@ -18,7 +18,7 @@ from logact.agent import LogActAgent
 from logact.agent_results import ValidationResult
 from logact.core import executing, machine, recovering, voting
 from logact.core.state import Action, State
-from logact.entry import KINDS, MAY_APPEND, Entry, Recovery, Vote
+from logact.entry import KINDS, MAY_APPEND, Entry, Recovery, Undone, Vote
 from logact.errors import LogCorrupt, ReadFailed
 from logact.logs import verify as verifying
 from logact.logs.base import Filter
@@ -169,6 +169,18 @@ def _guesses(stack: ExitStack) -> None:
     _set(stack, Recoverer, "settle", settle)
 
 
+def _takes_back_unseen(stack: ExitStack) -> None:
+    """What may have happened is taken back before the log says so."""
+
+    async def undo(self: Recoverer, action: Action, tool: Tool) -> None:
+        intent = await self.host.full_intent(action)
+        await tool.undo(intent.arguments, None, self._context(action, intent))
+        begins = Recovery(intent=action.id, attempt=len(action.attempts), settlement="undo")
+        await self._write(action, self._doubt(action, "its executor is gone"), begins, Undone(intent=action.id))
+
+    _set(stack, Recoverer, "_undo", undo)
+
+
 def _assumes_done(stack: ExitStack) -> None:
     """What was started is taken for done."""
 
@@ -243,6 +255,10 @@ def _with_silent_voters(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, voters=(("guard", 1, "slow"), ("budget", 4, "slow")))
 
 
+def _with_more_kills(plan: Plan) -> Plan:
+    return msgspec.structs.replace(plan, points=(*plan.points, *(("agent", place, 0.2) for place in range(6, 60, 6))))
+
+
 def _with(forgery: str) -> Callable[[Plan], Plan]:
     """Plans in which this forgery happens early."""
     return lambda plan: msgspec.structs.replace(plan, events=(*plan.events, Event(0.3, "forge", forgery)))
@@ -252,6 +268,7 @@ MUTANTS: dict[str, Mutant] = {
     mutant.name: mutant
     for mutant in (
         Mutant("acts_before_its_start", 1, "nothing_acts_unseen", _acts_first),
+        Mutant("takes_back_unseen", 1, "nothing_acts_unseen", _takes_back_unseen, "inline", _with_more_kills),
         Mutant("first_vote_wins", 1, "nothing_acts_unseen", _first_vote_wins),
         Mutant("approves_on_failure", 2, "closed_by_default", _approves_on_failure),
         Mutant(
