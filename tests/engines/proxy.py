@@ -163,6 +163,14 @@ class Proxy:
             for one in pair:
                 one.close()
 
+    def spoils(self, data: bytes, *, answers: bool) -> bool:
+        """Whether the connection breaks instead of passing this on. Runs on the proxy's own thread."""
+        if not answers or not self._to_lose:
+            return False
+        self._to_lose -= 1
+        self.answers_lost += 1
+        return True
+
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """What happens before anything is forwarded: for those who put TLS or a greeting in front."""
 
@@ -175,9 +183,7 @@ class Proxy:
         answers: bool,
     ) -> None:
         while data := await reader.read(CHUNK):
-            if answers and self._to_lose:
-                self._to_lose -= 1
-                self.answers_lost += 1
+            if self.spoils(data, answers=answers):
                 self._break(pair)
                 return
             if self.delay_s:

@@ -90,6 +90,31 @@ def test_behind_a_transaction_pooler(postgres: PostgresServer) -> None:
         run(work)
 
 
+class Unlucky(Proxy):
+    """Breaks connections at the moment at which they would be prepared for appends, a few times."""
+
+    left = 3
+
+    def spoils(self, data: bytes, *, answers: bool) -> bool:
+        if answers or b"PREPARE logact_append" not in data or not self.left:
+            return False
+        self.left -= 1
+        return True
+
+
+def test_a_connection_that_breaks_before_it_is_prepared(postgres: PostgresServer) -> None:
+    """Was LogUnavailable at once, whatever the patience: it is one more connection that did not come about."""
+    database = postgres.database("unlucky")
+    with Unlucky(postgres.port) as network:
+
+        async def work() -> None:
+            async with opened(f"postgresql://{SUPERUSER}@127.0.0.1:{network.port}/{database}?log=a") as engine:
+                assert await Pen(engine).write() == 1
+
+        run(work)
+        assert network.resets == 3
+
+
 # --- passwords and TLS --------------------------------------------------------------------------------------------
 
 

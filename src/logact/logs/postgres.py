@@ -16,8 +16,6 @@ import hashlib
 import zlib
 from collections.abc import Sequence
 
-import psycopg
-
 from logact import codec
 from logact import env as environment
 from logact.errors import (
@@ -155,16 +153,9 @@ class PostgresEngine(Engine):
         async with self._connecting:
             if self._pen.connected:
                 return
-            connection = await self.connector.connect()
+            statement = f"PREPARE {PREPARED.decode()} (integer, jsonb, bytea, boolean) AS {APPEND.decode()}".encode()
+            connection = await self.connector.connect(prepare=statement)
             pooled = self.connector.facts is not None and self.connector.facts.pooled
-            if not pooled:
-                try:
-                    await connection.execute(
-                        f"PREPARE {PREPARED.decode()} (integer, jsonb, bytea, boolean) AS {APPEND.decode()}"
-                    )
-                except psycopg.Error as error:
-                    connection.pgconn.finish()
-                    raise _of_psycopg(error, self.url) from error
             pen = self._pen
             wire = Wire(connection, self.connector.statement_s_max + 5, lost=pen.drop)
             pen.use(wire, prepared=not pooled)
@@ -315,10 +306,6 @@ class PostgresEngine(Engine):
         return EngineInfo(
             url=self.url.shown, engine="postgresql", survives=survives, wakes_by=wakes, notes=tuple(notes)
         )
-
-
-def _of_psycopg(error: psycopg.Error, url: NetworkUrl) -> LogActError:
-    return LogUnavailable("The connection could not be prepared", received=url.scrub(error).strip(), todo="try again")
 
 
 def engine_from_url(url: str) -> PostgresEngine:

@@ -67,8 +67,11 @@ class Connector:
         self.connects = 0
         self._first = 0
 
-    async def connect(self, patience_s: float | None = None) -> psycopg.AsyncConnection[Any]:
+    async def connect(self, patience_s: float | None = None, *, prepare: bytes = b"") -> psycopg.AsyncConnection[Any]:
         """A checked connection to a host that takes writes; tries for ``patience_s`` seconds at least once.
+
+        ``prepare`` is a statement to run on it before anything else, unless a pooler stands between. A connection
+        that breaks over it is one more that did not come about.
 
         Raises LogUnavailable, and UsageError for settings or rights that do not do.
         """
@@ -80,7 +83,7 @@ class Connector:
             for step in range(len(self.url.hosts)):
                 place = (self._first + step) % len(self.url.hosts)
                 try:
-                    connection = await self._try(place)
+                    connection = await self._try(place, prepare)
                 except _NotThis as error:
                     said.append(f"{self._name(place)}: {error}")
                     continue
@@ -101,7 +104,7 @@ class Connector:
         host, port = self.url.hosts[place]
         return f"{host}:{port or PORT}"
 
-    async def _try(self, place: int) -> psycopg.AsyncConnection[Any]:
+    async def _try(self, place: int, prepare: bytes) -> psycopg.AsyncConnection[Any]:
         host, port = self.url.hosts[place]
         tls = self.url.tls
         settings: dict[str, Any] = {
@@ -146,6 +149,8 @@ class Connector:
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 await self._check(connection)
+                if prepare and self.facts is not None and not self.facts.pooled:
+                    await self._prepare(connection, prepare)
         except TimeoutError as error:
             connection.pgconn.finish()
             raise _NotThis("no answer") from error
@@ -156,6 +161,16 @@ class Connector:
             connection.pgconn.finish()
             raise
         return connection
+
+    async def _prepare(self, connection: psycopg.AsyncConnection[Any], statement: bytes) -> None:
+        try:
+            await connection.execute(statement)
+        except psycopg.OperationalError:
+            raise  # the connection broke
+        except psycopg.Error as error:
+            raise LogUnavailable(
+                "The connection could not be prepared", received=self.url.scrub(error).strip(), todo="try again"
+            ) from error
 
     async def _check(self, connection: psycopg.AsyncConnection[Any]) -> None:
         row = await (await connection.execute(_FACTS)).fetchone()
