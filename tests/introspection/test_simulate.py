@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from logact.cli.main import root
 from logact.errors import SpecError
 from logact.testing.mutants import MUTANTS
-from logact.testing.own_agent import own, play, results_of
+from logact.testing.own_agent import FORMS, own, plan_for, play, results_of
+from logact.testing.own_world import OwnSimulation, voter_names
 from tests.cli_help import here, lines_of, make
 from tests.runtime.kit import run
 
@@ -19,27 +21,76 @@ TASK = "tidy up"
 
 
 def test_ones_own_agent_survives(tmp_path: Path) -> None:
-    """The agent of a specification comes to its end under every plan, faults fire, and equal seeds are equal."""
+    """In both forms the agent of a specification comes to its end, faults fire, and equal seeds are equal."""
     mine = own(str(make(tmp_path)), TASK)
     digests: list[str] = []
     report = play(mine, range(10), lambda seed, outcome: digests.append(outcome.digest))
     assert report.broken == {}
+    assert report.forms == {"inline": 5, "decoupled": 5}
     assert (report.runs, report.finished, report.ended) == (10, 10, {"answered": 10})
     assert sum(report.fired.values()) > 10
-    assert report.effects >= 10  # the payment of each run, once
+    refused = sum(one.get("refused", 0) for one in report.unjudged.values())
+    assert 10 - refused <= report.effects <= 10 + report.fired["tool_went_dead"]  # the payment of each run
     again: list[str] = []
     play(mine, range(3), lambda seed, outcome: again.append(outcome.digest))
     assert again == digests[:3]
+
+
+def test_where_each_part_is_a_process_parts_die_alone(tmp_path: Path) -> None:
+    """In the decoupled form drivers, voters, deciders and executors are processes, killed one by one."""
+    mine = own(str(make(tmp_path)), TASK)
+    simulation = OwnSimulation(plan_for(1, voter_names(mine), "decoupled"), mine)
+    assert simulation.run().ok
+    assert {one.name for one in simulation.world.processes} >= {
+        "driver", "voter-guard", "decider-1", "decider-2", "executor-1", "executor-2", "recoverer", "person",
+    }  # fmt: skip
+    assert "voter-budget" not in {one.name for one in simulation.world.processes}  # there is one voter
+    roles = {entry.author.incarnation: entry.author.role for entry in simulation.checker.entries}
+    assert len(roles) >= 6
+
+
+@pytest.mark.parametrize("on_failure", ["reject", "approve"])
+@pytest.mark.parametrize("form", ["inline", "decoupled"])
+def test_voters_are_made_to_fail(tmp_path: Path, form: Any, on_failure: str) -> None:
+    """Voters raise, answer nonsense, are slow and silent; what then became of the actions is told by its policy."""
+    path = make(tmp_path)
+    path.write_text(path.read_text() + f'on_failure = "{on_failure}"\n')
+    mine = own(str(path), TASK)
+    seeds = [seed for seed in range(60) if any(one[2] != "slow" for one in plan_for(seed, ["careful"], form).voters)]
+    report = play(mine, seeds[:4], forms=(form,))
+    assert report.broken == {}
+    assert sum(count for name, count in report.fired.items() if name.startswith("voter_")) >= 3
+    became = report.unjudged["careful"]
+    assert set(became) == {"refused" if on_failure == "reject" else "let pass"}
+    assert report.voters == {}, "none failed by itself"
+    words = "were refused for it" if on_failure == "reject" else "went on without its judgement"
+    assert any("careful was made to fail" in one and words in one for one in report.advice)
+
+
+def test_each_fault_of_a_voter_is_planned() -> None:
+    """The plans hold all four ways to fail."""
+    planned = {fault for seed in range(60) for _, _, fault in plan_for(seed, ["a", "b"]).voters}
+    assert planned == {"raise", "nonsense", "silent", "slow"}
+    assert all(plan_for(seed).voters == () for seed in range(20))
+
+
+def test_a_run_without_a_way_on_is_told(tmp_path: Path) -> None:
+    """A script that ends too early, or a limit, stops the run, and the report says why."""
+    path = make(tmp_path)
+    (tmp_path / "short.json").write_text('[{"call": "pay", "arguments": {"amount": 7}}]')
+    for form in ("inline", "decoupled"):
+        report = play(own(str(path), TASK, model=f"scripted:{tmp_path}/short.json"), [3], forms=(form,))
+        assert report.broken == {}
+        assert next(iter(report.ended)).startswith("was stopped: model_"), report.ended
 
 
 def test_the_real_policy_holds(tmp_path: Path) -> None:
     """What the specification's own voter refuses never happens, whatever fails."""
     path = make(tmp_path)
     tools: list[str] = []
-    from logact.testing.own_agent import OwnSimulation, plan_for
-
     for seed in range(4):
-        simulation = OwnSimulation(plan_for(seed), own(str(path), TASK))
+        form: Any = FORMS[seed % 2]
+        simulation = OwnSimulation(plan_for(seed, ["careful"], form), own(str(path), TASK))
         assert simulation.run().ok
         tools += [one.tool for one in simulation.town.ledger]
     assert set(tools) == {"pay"}  # shred is refused, the rest reads
@@ -52,7 +103,8 @@ def test_what_is_broken_is_found(tmp_path: Path, name: str, invariant: str) -> N
     """With a defect planted in LogAct the runs of one's own agent show it, by the invariant's name."""
     mine = own(str(make(tmp_path)), TASK)
     with MUTANTS[name].applied():
-        found = next((report.broken for seed in range(40) if (report := play(mine, [seed])).broken), {})
+        reports = (play(mine, [seed], forms=FORMS[:1]) for seed in range(40))
+        found = next((report.broken for report in reports if report.broken), {})
     assert [what.partition(":")[0] for what in found.values()] == [invariant]
 
 
@@ -70,9 +122,13 @@ def test_voters_that_fail_are_told(tmp_path: Path) -> None:
 
 
 def test_no_provider_is_asked(tmp_path: Path) -> None:
-    """A model at a provider is refused before anything runs."""
+    """A model at a provider is refused before anything runs, and a voter that would ask one too."""
+    path = make(tmp_path)
     with pytest.raises(SpecError, match="asks no provider"):
-        own(str(make(tmp_path)), TASK, model="openai:gpt-4o")
+        own(str(path), TASK, model="openai:gpt-4o")
+    path.write_text(path.read_text() + '[[voters]]\nuse = "semantic"\noptions = { model = "openai:gpt-4o" }\n')
+    with pytest.raises(SpecError, match="the voter semantic asks openai:gpt-4o"):
+        own(str(path), TASK)
 
 
 def test_real_results_come_back(tmp_path: Path) -> None:
@@ -98,6 +154,8 @@ def test_simulate_on_the_command_line(tmp_path: Path) -> None:
     assert lines_of(told.stdout)[0]["effects"] == 0
     assert here("simulate", path, TASK, "--model", "openai:gpt-4o").returncode == 2
     assert "Commit" in here("simulate", path, TASK, "--seed", 5).stdout
+    parts = lines_of(here("simulate", path, TASK, "--seeds", 1, "--json", "--form", "decoupled").stdout)[0]
+    assert parts["forms"] == {"decoupled": 1}
 
 
 # --- the skill ------------------------------

@@ -23,14 +23,24 @@ KIT = "logact.testing.own_agent"
 @click.argument("spec", type=click.Path())
 @click.argument("task")
 @click.option("--model", default="", metavar="NAME", help="A scripted or recorded model, instead of the file's.")
+@click.option(
+    "--form",
+    type=click.Choice(["both", "inline", "decoupled"]),
+    default="both",
+    show_default=True,
+    help="In one process, or each part a process of its own; both: in turn.",
+)
 @click.option("--seeds", type=click.IntRange(1, 100_000), default=50, show_default=True, help="How many runs.")
 @click.option("--seed", type=int, metavar="N", help="Only the run of this seed, with its log.")
 @json_option
-def simulate_command(spec: str, task: str, *, model: str, seeds: int, seed: int | None, as_json: bool) -> None:
-    """Run SPEC's agent through crashes, lost answers, cut connections and failing tools, and say what broke.
+def simulate_command(
+    spec: str, task: str, *, model: str, form: str, seeds: int, seed: int | None, as_json: bool
+) -> None:
+    """Run SPEC's agent through crashes, lost answers, cut connections, failing tools and voters; say what broke.
 
-    Its policy, voters and limits are the real ones; its model is scripted or recorded; its tools only write down what
-    they would have done. What tools returned in the agent's real log is returned again. Equal seeds give equal runs.
+    Its policy, voters and limits are the real ones; its model is scripted or recorded; its tools only write down
+    what they would have done. What tools returned in the agent's real log is returned again. Voters raise, answer
+    nonsense, are slow or silent now and then. Equal seeds give equal runs.
 
     \b
     Examples:
@@ -46,7 +56,8 @@ def simulate_command(spec: str, task: str, *, model: str, seeds: int, seed: int 
     mine = kit.own(spec, task, model=model, results=_results(spec, kit))
     shown: list[Any] = []
     chosen = range(seeds) if seed is None else [seed]
-    report = kit.play(mine, chosen, lambda number, outcome: shown.append(outcome))
+    forms = kit.FORMS if form == "both" else (form,)
+    report = kit.play(mine, chosen, lambda number, outcome: shown.append(outcome), forms=forms)
     if as_json:
         put_json({"ok": report.ok, **msgspec.to_builtins(report)})
     else:
@@ -72,9 +83,10 @@ def _results(spec: str, kit: Any) -> Any:
 
 def _lines(report: Any) -> list[str]:
     fired = ", ".join(f"{count} {name}" for name, count in sorted(report.fired.items(), key=lambda one: -one[1]))
+    forms = ", ".join(f"{count} {form}" for form, count in report.forms.items())
     ended = ", ".join(f"{count} {look.clean(how)}" for how, count in report.ended.items())
     lines = [
-        *look.wrapped("runs", f"{report.runs}, {report.finished} answered, {report.effects} effects"),
+        *look.wrapped("runs", f"{report.runs} ({forms}), {report.finished} answered, {report.effects} effects"),
         *look.wrapped("faults", fired or "none"),
         *look.wrapped("ended", ended or "none"),
     ]

@@ -12,7 +12,7 @@ from logact.agent import LogActAgent
 from logact.core.breaking import Breaker
 from logact.core.settling import ANSWER
 from logact.core.views import Action
-from logact.entry import Cancel, Control, Input, Limits, NewEntry, Payload, Recovery, Run, own
+from logact.entry import Cancel, Control, Input, NewEntry, Payload, Recovery, Run, own
 from logact.errors import (
     ActionFailed,
     ActionRejected,
@@ -75,7 +75,7 @@ class Programs:
             tools=tools(),
             checkpoint_every=self.sim.plan.checkpoint_every,
             model_timeout_s=20.0,
-            limits=Limits(seconds=self.sim.plan.deadline_s),
+            limits=self.sim.limits,
             lease_s=LEASE_S,
             breaker=BREAKER,
         )
@@ -189,15 +189,14 @@ class Programs:
         while True:
             log = SharedLog(self.sim.log.port(process))
             try:
-                host = Host(log, AGENT)
+                host = Host(log, self.sim.agent_name)
                 host.tail.observe(self.sim.checker.watch(process))
                 await host.tail.start()
                 if self.sim.plan.form == "decoupled":
+                    name, task = self.sim.agent_name, self.sim.task
                     begin = [
-                        host.entry(
-                            Run(agent=AGENT, title=TASK, limits=Limits(seconds=self.sim.plan.deadline_s)), "client"
-                        ),
-                        host.entry(Input(run=own(0), text=TASK), "client", run=own(0)),
+                        host.entry(Run(agent=name, title=task, limits=self.sim.limits), "client"),
+                        host.entry(Input(run=own(0), text=task), "client", run=own(0)),
                     ]
                     await host.append(begin, key="the task")
                 while True:
@@ -227,18 +226,18 @@ class Programs:
                 evidence="a person",
             )
             self.sim.done["settled by a person"] += 1
-            await host.append([NewEntry(payload=verdict, role="operator", name="person", agent=AGENT)])
+            await host.append([NewEntry(payload=verdict, role="operator", name="person", agent=self.sim.agent_name)])
 
     async def _carry_out(self, host: Host) -> None:
         while self.sim.controls:
             verb, scope = self.sim.controls[0]
             order = self._order(host, verb, scope)
             if order is not None:
-                await host.append([NewEntry(payload=order, role="operator", name="person", agent=AGENT)])
+                name = self.sim.agent_name
+                await host.append([NewEntry(payload=order, role="operator", name="person", agent=name)])
             self.sim.controls.pop(0)
 
-    @staticmethod
-    def _order(host: Host, verb: str, scope: str) -> Payload | None:
+    def _order(self, host: Host, verb: str, scope: str) -> Payload | None:
         """What the person is to write, if there is anything to write it about."""
         state = host.state
         if verb == "cancel":
@@ -248,7 +247,7 @@ class Programs:
             running = [run.id for run in state.runs.values() if run.status == "running"]
             return Control(verb="stop", scope=f"run:{running[0]}", reason="its time is over") if running else None
         if verb == "policy":
-            now = state.policy_of(AGENT)
+            now = state.policy_of(self.sim.agent_name)
             if now is None:
                 return None
             version = now.version

@@ -22,7 +22,7 @@ import msgspec
 
 from logact import codec
 from logact import env as environment
-from logact.entry import Entry
+from logact.entry import Entry, Limits
 from logact.env import Env
 from logact.errors import InvariantViolated
 from logact.logs.memory import MemoryEngine
@@ -34,7 +34,7 @@ from logact.testing.plan import CALM_AT_S, PROCESSES, Event, Plan
 from logact.testing.programs import AGENT, Programs
 from logact.testing.simulated_log import Base, MemoryBase, SimulatedLog, SqliteBase
 from logact.testing.tampering import check_tampering_shows
-from logact.testing.town import Town
+from logact.testing.town import TASK, Town
 from logact.testing.world import EPOCH_MS, Program, World
 
 END_S = 900.0
@@ -85,6 +85,7 @@ class Simulation:
 
     town_of: type[Town] = Town
     checker_of: type[Checker] = Checker
+    agent_name, task = AGENT, TASK
     unfinished = "no_lost_effect"
     """The invariant that a run breaks which does not come to its end."""
 
@@ -148,7 +149,7 @@ class Simulation:
                 world.live[who].clock_offset_s = offset
         elif kind == "pause":
             world.count("pause")
-            scope = "log" if event.amount < 2 else f"agent:{AGENT}"
+            scope = "log" if event.amount < 2 else f"agent:{self.agent_name}"
             self.controls.append(("pause", scope))
             world.later(event.amount, self.controls.append, ("resume", scope))
         elif kind in ("cancel", "policy"):
@@ -183,6 +184,11 @@ class Simulation:
 
     def _finished_well(self, name: str) -> bool:
         return name == "agent" and self.done["run"] > 0
+
+    @property
+    def limits(self) -> Limits:
+        """What one run may use."""
+        return Limits(seconds=self.plan.deadline_s)
 
     def programs(self) -> dict[str, Program]:
         """What each process runs."""
