@@ -24,12 +24,13 @@ class LittleEngine(MemoryEngine):
         self.path = path
 
     async def open(self) -> None:
-        await super().open()
+        self.forget()
         if not self.path.exists():
+            await super().open()  # a new log, unless none is to be made
             self._write("begin", self.log_id)
+            return
         with self.path.open("rb") as file:
             lines = [msgspec.json.decode(line, type=tuple[str, msgspec.Raw]) for line in file]
-        self.__init__(self.path)  # type: ignore[misc]  # forget, and read everything back
         for verb, given in lines:
             await self._again(verb, bytes(given))
 

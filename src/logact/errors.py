@@ -107,6 +107,12 @@ class LogUnavailable(LogError):
     code = "log_unavailable"
 
 
+class LogMissing(LogUnavailable):
+    """There is no log of this name, and whoever asked makes none; nothing was begun."""
+
+    code = "log_missing"
+
+
 class TooManyRequests(LogUnavailable):
     """A served log asks its client to slow down; nothing was begun. Wait, then repeat."""
 

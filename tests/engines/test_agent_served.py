@@ -53,7 +53,7 @@ class ServedStage(EngineStage):
             part: token_file(directory, self.server.token(part, logs=["job"], agents=[AGENT], **scope), part)
             for part, scope in TOKENS.items()
         }
-        neighbour = self.server.token("neighbour", ["client"])
+        neighbour = self.server.token("neighbour", ["client"], logs=["job", "neighbour"])
         self.tokens["neighbour"] = token_file(directory, neighbour, "neighbour")
         super().__init__(directory, self.near_url, **more)
         asyncio.run(self._set_up())

@@ -42,6 +42,7 @@ class ServerProcess:
         command = list(program) or [sys.executable, "-m", "logact.cli", "serve"]
         self.engine_url = url
         self.hands: list[Hand] = []
+        self.made = {OWN}
         self.process = subprocess.Popen(
             [*command, "--log", url, "--port", "0", "--json", *more],
             stdout=subprocess.PIPE,
@@ -74,6 +75,15 @@ class ServerProcess:
 
         asyncio.run(write())
         return token, text
+
+    def make(self, log: str) -> None:
+        """Have a log made, as an operator, unless that was done before."""
+        if log not in self.made:
+            self.made.add(log)
+            answer = Hand(self, self.token("maker", ["operator"]), log, make=False).client.put(
+                f"{self.address}/v1/logs/{log}"
+            )
+            assert answer.status_code in (200, 400), answer.text  # 400: names that no log can have
 
     def stop(self) -> tuple[int, str]:
         """End it by SIGTERM: its exit code, and what it said on the error output."""
@@ -125,9 +135,11 @@ def record(
 
 
 class Hand:
-    """Requests by hand, with one token."""
+    """Requests by hand, with one token, to a log that is there unless ``make`` is False."""
 
-    def __init__(self, server: ServerProcess, token: str, log: str = "main") -> None:
+    def __init__(self, server: ServerProcess, token: str, log: str = "main", *, make: bool = True) -> None:
+        if make:
+            server.make(log)
         self.base = f"{server.address}/v1/logs/{log}"
         self.client = httpx2.Client(
             headers={"authorization": f"Bearer {token}"} if token else {},

@@ -310,6 +310,7 @@ def test_errors_keep_their_meaning_over_the_wire(server: ServerProcess, tmp_path
     import asyncio
 
     reader = token_file(tmp_path, server.token("ann", ["reader"], logs=["mine"]))
+    server.make("mine")
 
     async def play() -> None:
         mine = engine(server, reader, "mine")
@@ -343,6 +344,7 @@ def test_the_token_is_never_shown(server: ServerProcess, tmp_path: Path, monkeyp
     import asyncio
 
     text = server.token("ann", ["reader"])
+    server.make("shown")
     monkeypatch.setenv("LOGACT_TOKEN", text)
 
     async def play() -> None:
@@ -433,7 +435,7 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("logact.logs.remote.OPEN_S", 0.0)
     cert, key = _certificate(tmp_path)
     server = ServerProcess(f"sqlite:///{tmp_path}/logs.db", "--cert", str(cert), "--key", str(key))
-    token = token_file(tmp_path, server.token("ann", ["client"]))
+    token = token_file(tmp_path, server.token("ann", ["client"], logs=["main"]))
 
     async def play() -> None:
         async with open_log(server.url("main", token_file=token, ca=cert)) as log:
@@ -485,7 +487,7 @@ def test_what_was_left_out_does_not_grow_with_the_logs(tmp_path: Path, monkeypat
     async def play() -> None:
         logs = hub.Hub(f"sqlite:///{tmp_path}/logs.db", Limits(notices_per_s=0.01))
         for name in ("one", "two", "three", "four"):
-            async with logs.use(name):
+            async with logs.use(name, create=True):
                 for _ in range(3):
                     await logs.note(name, None, NotPermitted("no"), "here")
         assert set(logs.left_out) == {"three", "four"} == set(logs.logs)

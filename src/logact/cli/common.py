@@ -67,6 +67,7 @@ def existing_log(text: str) -> SharedLog:
             todo="name a file or a server",
         )
     log = open_log(url, **_keys_of(text))
+    log.engine.create = False
     file = file_of(url)
     if file is None:
         return log

@@ -46,7 +46,7 @@ def serve_command(  # noqa: PLR0917
 
     \b
     Example:
-      logact token create --log ops.db --name ops --role driver
+      logact token create --log ops.db --name ops --role driver --on main
       logact serve --log ops.db &
       export LOGACT_TOKEN=...
       logact driver logact.toml --log 'logact+http://localhost:8765/'

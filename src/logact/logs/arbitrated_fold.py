@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from logact import codec
 from logact import env as environment
-from logact.errors import AppendUnknown, LogCorrupt, LogError, LogTooNew, LogUnavailable, ReadFailed
+from logact.errors import AppendUnknown, LogCorrupt, LogError, LogMissing, LogTooNew, LogUnavailable, ReadFailed
 from logact.logs import arbitration_state as states
 from logact.logs.arbitration import Answer, Arbiter, Message, pack
 from logact.logs.base import Engine
@@ -59,6 +59,7 @@ class ArbitratedFold(Engine):
         if self._open:
             return
         self._reset()
+        self.partitions.create = self.create
         await self.partitions.open()
         try:
             await self._load()
@@ -67,6 +68,8 @@ class ArbitratedFold(Engine):
             self.partitions.follow(self.arbiter.next, self._news, self._lost)
             if not self.arbiter.log_id:
                 await self.prove()
+            if not self.arbiter.log_id and not self.create:
+                raise LogMissing("There is no log of this name", todo="check ?log=NAME")
             if not self.arbiter.log_id:
                 begin = Message(kind="begin", log=environment.current().identifier())
                 await self.past(await self.send(pack(begin)))

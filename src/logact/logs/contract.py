@@ -172,6 +172,9 @@ class Engine(abc.ABC):
     segmented: bool = True
     """Whether this may be one segment of a log that moved. False where somebody else follows the chain."""
 
+    create: bool = True
+    """Whether opening makes the log where there is none; where this is False it raises LogMissing instead."""
+
     roles: frozenset[str] | None = None
     """The roles in which this connection may append; None: nobody asks. Known after ``open``."""
 
@@ -184,7 +187,10 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     async def open(self) -> None:
-        """Connect, create the log if it is missing, migrate, check the settings. May be called again after close."""
+        """Connect, create the log if it is missing (see ``create``), migrate, check the settings.
+
+        May be called again after close.
+        """
 
     @abc.abstractmethod
     async def close(self) -> None:

@@ -82,6 +82,7 @@ class KafkaPartitions:
         self._wanted = wanted
         self._timeout_s = timeout_s
         self._settings: tuple[str, ...] = ()
+        self.create = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -112,7 +113,7 @@ class KafkaPartitions:
             ) from error
 
     def _prepare(self) -> tuple[str, ...]:
-        return prepare(self._admin, self._wanted, self._heard)
+        return prepare(self._admin, self._wanted, self._heard, create=self.create)
 
     def _admin(self) -> AdminClient:
         return AdminClient(self._with_ear(self._client))

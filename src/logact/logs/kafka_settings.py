@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # names that 
 )
 
 from logact import env as environment
-from logact.errors import LogUnavailable, UsageError
+from logact.errors import LogMissing, LogUnavailable, UsageError
 from logact.logs.partitions import Place
 
 PLACES: tuple[Place, ...] = ("log", "state", "blobs")
@@ -135,12 +135,19 @@ class _Admin:
         self.client = self._connect()
 
 
-def prepare(connect: Callable[[], AdminClient], wanted: Wanted, heard: Complaints) -> tuple[str, ...]:
-    """Make what is missing, check what is there; what people should know of it. Raises LogUnavailable, UsageError."""
+def prepare(
+    connect: Callable[[], AdminClient], wanted: Wanted, heard: Complaints, *, create: bool = True
+) -> tuple[str, ...]:
+    """Make what is missing, check what is there; what people should know of it.
+
+    Raises LogMissing (nothing is there, and it is not to be made), LogUnavailable, UsageError.
+    """
     admin = _Admin(connect, heard)
     topics = [wanted.topic(place) for place in PLACES]
     found = _describe(admin, topics)
     missing = [topic for topic in topics if topic not in found]
+    if missing == topics and not create:
+        raise LogMissing("There is no log of this name", received=topics[0], todo="check ?log=NAME")
     if missing:
         _create(admin, missing, wanted)
         found = _until_there(admin, topics)

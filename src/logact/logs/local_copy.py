@@ -80,6 +80,7 @@ class LocalCopy(Engine):
     async def _reach(self) -> None:
         from logact.logs import chaining
 
+        self.inner.create = self.create
         await self.inner.open()
         if self.inner.segmented:
             self.inner = await chaining.whole(self.inner)

@@ -10,7 +10,7 @@ import asyncio
 from logact import codec
 from logact import env as environment
 from logact.entry import record_of
-from logact.errors import BlobMissing, ChainConflict, ConditionFailed, KeyConflict, LogSealed, LogTrimmed
+from logact.errors import BlobMissing, ChainConflict, ConditionFailed, KeyConflict, LogMissing, LogSealed, LogTrimmed
 from logact.logs.base import READ_RECORDS_MAX, Draft, Engine, EngineInfo, Filter, Page, StoredRecord
 
 
@@ -19,6 +19,12 @@ class MemoryEngine(Engine):
 
     def __init__(self, url: str = "memory:") -> None:
         self.url = url
+        self.forget()
+        self._news: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # whose the event is
+
+    def forget(self) -> None:
+        """Hold nothing any more; for engines that are built on this one, and read back what they keep."""
         self.log_id = ""
         self.records: list[tuple[bytes, tuple[codec.EntryHead, ...]]] = []
         self.first = 1
@@ -26,11 +32,11 @@ class MemoryEngine(Engine):
         self._last: dict[str, tuple[int, int, bytes]] = {}  # writer -> (its last number, record, body)
         self._keys: dict[str, tuple[int, str]] = {}
         self._blobs: dict[str, bytes] = {}
-        self._news: asyncio.Event | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # whose the event is
 
     async def open(self) -> None:
         if not self.log_id:
+            if not self.create:
+                raise LogMissing("There is no log of this name", received=self.url)
             self.log_id = environment.current().identifier()
 
     async def close(self) -> None:

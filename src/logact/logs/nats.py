@@ -66,7 +66,7 @@ class NatsEngine(Engine):
             self.stream = Stream(self.link, token_of(self.url.log), self.url.shown)
             self.stream.on_news = self._news
             self.pen = Appender(self.stream)
-            await self.stream.open(self.replicas)
+            await self.stream.open(self.replicas, create=self.create)
             self.sync = await nats_checks.look(self.monitors, self._holders())
             nats_checks.refuse_unless_safe(self.sync, allowed=self.allow_unsafe_sync)
             await self._listen_for_holds()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from logact import env as environment
-from logact.errors import LogUnavailable
+from logact.errors import LogMissing, LogUnavailable
 from logact.logs.nats_link import NAME_IN_USE, NO_STREAM, NOT_CLUSTERED, WINDOW_S, Link, Refused
 from logact.logs.nats_side import refused
 
@@ -16,13 +16,20 @@ FORMAT = 1
 DUPLICATE_WINDOW_S = 120
 
 
-async def find_or_create(link: Link, name: str, subject: str, shown: str, replicas: int | None) -> dict[str, Any]:
-    """What the server says of the log's stream, which is made if it is missing. Raises LogUnavailable, ReadFailed."""
+async def find_or_create(
+    link: Link, name: str, subject: str, shown: str, replicas: int | None, *, create: bool = True
+) -> dict[str, Any]:
+    """What the server says of the log's stream, which is made if it is missing, or LogMissing raised.
+
+    Raises LogUnavailable, ReadFailed.
+    """
     try:
         return await link.insist(f"STREAM.INFO.{name}")
     except Refused as refusal:
         if refusal.code != NO_STREAM:
             raise refused(f"JetStream refuses the log {shown}", refusal) from None
+        if not create:
+            raise LogMissing("There is no log of this name", received=shown, todo="check ?log=NAME") from None
     config = {
         "name": name,
         "subjects": [f"{subject}.r.*", f"{subject}.n"],

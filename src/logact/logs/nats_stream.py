@@ -57,9 +57,9 @@ class Stream:
 
     # --- life ------------------------------
 
-    async def open(self, replicas: int | None) -> None:
-        """Find or make the stream, and fold it up to what its leader says is its end."""
-        self.info = await find_or_create(self.link, self.name, self.subject, self.shown, replicas)
+    async def open(self, replicas: int | None, *, create: bool = True) -> None:
+        """Find or (``create``) make the stream, and fold it up to what its leader says is its end."""
+        self.info = await find_or_create(self.link, self.name, self.subject, self.shown, replicas, create=create)
         config = self.info["config"]
         check_settings(self.name, config)
         self.log_id = config["metadata"]["logact.log_id"]

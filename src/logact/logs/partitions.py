@@ -20,8 +20,14 @@ Messages = Sequence[tuple[int, bytes]]
 class Partitions(Protocol):
     """Three partitions of one log, as one process has them, on the running event loop."""
 
+    create: bool
+    """Whether opening makes partitions where there are none, or raises LogMissing."""
+
     async def open(self) -> None:
-        """Connect; create the partitions if they are missing; check their settings. Raises LogError, UsageError."""
+        """Connect; create the partitions if they are missing (see ``create``); check their settings.
+
+        Raises LogError, UsageError.
+        """
 
     async def close(self) -> None:
         """Disconnect. What was not acknowledged may still arrive."""

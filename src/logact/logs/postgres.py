@@ -74,7 +74,7 @@ class PostgresEngine(Engine):
             return
         try:
             await setup.prepare(self._pool, self.connector)
-            self._log, self.log_id = await setup.find(self._pool, self.name)
+            self._log, self.log_id = await setup.find(self._pool, self.name, create=self.create)
             self._new_pen()
             self._is_open = True
             self.followers.seen = 0

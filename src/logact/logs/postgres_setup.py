@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 
 from logact import env as environment
-from logact.errors import LogReadOnly, LogTooNew, LogUnavailable
+from logact.errors import LogMissing, LogReadOnly, LogTooNew, LogUnavailable
 from logact.logs import postgres_schema as schema
 from logact.logs.postgres_append import plain
 from logact.logs.postgres_connect import Connector
@@ -85,11 +85,13 @@ async def _migrate(connection: psycopg.AsyncConnection[Any]) -> None:
         await connection.execute("UPDATE logact.format SET version = %s", (len(schema.MIGRATIONS),))
 
 
-async def find(pool: Pool, log: str) -> tuple[int, str]:
-    """The log's number in the database, and its id; the log is made if it is missing."""
+async def find(pool: Pool, log: str, *, create: bool = True) -> tuple[int, str]:
+    """The log's number in the database, and its id; the log is made if it is missing, or LogMissing raised."""
     name = plain(log).encode()
     answer = await pool.ask(_FIND, [name])
     if not len(answer):
+        if not create:
+            raise LogMissing("The database holds no log of this name", received=log, todo="check ?log=NAME")
         env = environment.current()
         values = [name, env.identifier().encode(), str(env.wall_ms()).encode()]
         try:

@@ -25,6 +25,7 @@ from logact.errors import (
     AppendUnknown,
     LogActError,
     LogError,
+    LogMissing,
     LogUnavailable,
     ReadFailed,
     TokenRefused,
@@ -98,8 +99,11 @@ class RemoteEngine(Engine):
         began, pause_s = env.monotonic(), 0.05
         while True:
             try:
-                about = await self._ask("GET", "", wire.AboutAnswer)
+                about = await self._about_or_made()
                 break
+            except LogMissing:
+                await self.close()
+                raise
             except (LogUnavailable, ReadFailed):
                 if env.monotonic() - began > OPEN_S:
                     await self.close()
@@ -116,6 +120,15 @@ class RemoteEngine(Engine):
         self.log_id, self._about = about.log_id, about
         self.roles = None if about.you.relay else frozenset(about.you.roles)
         self._seen(about.tail)
+
+    async def _about_or_made(self) -> wire.AboutAnswer:
+        """What the server says of the log, which is made if it is missing and the token allows it."""
+        try:
+            return await self._ask("GET", "", wire.AboutAnswer)
+        except LogMissing:
+            if not self.create:
+                raise
+        return await self._ask("PUT", "", wire.AboutAnswer)
 
     async def close(self) -> None:
         client, self._client = self._client, None

@@ -64,6 +64,7 @@ class SqliteEngine(Engine):
         self._attach()
         if not self.store.is_open:
             self._stop_listening()  # what listened before there was a file
+        self.store.create = self.create
         await environment.current().in_thread(self.store.open)
         self.log_id = self.store.log_id
 

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from logact import env as environment
 from logact.entry import record_of
-from logact.errors import AppendUnknown, LogError, LogLocked, LogReadOnly, LogUnavailable, UsageError
+from logact.errors import AppendUnknown, LogError, LogLocked, LogMissing, LogReadOnly, LogUnavailable, UsageError
 from logact.logs import sqlite_files as files
 from logact.logs import sqlite_schema as schema
 from logact.logs.base import Draft, Filter, Page
@@ -59,6 +59,7 @@ class SqliteStore:
         self.lock_wait_s = LOCK_WAIT_S_MAX
         self.log_id = ""
         self.read_only = False
+        self.create = True
         self.is_open = False
         self.seen = 0  # the last record number known
         self.commits = self.inline_commits = self.checkpoints = 0
@@ -89,6 +90,8 @@ class SqliteStore:
         if not self.unsafe_network:
             files.check_local(self.path)
         self.read_only = not files.writable(self.path)
+        if not self.create and not self.path.exists():
+            raise LogMissing("There is no log", received=str(self.path), todo="check the path")
         try:
             if not self.read_only:
                 self._look_first()
@@ -136,6 +139,8 @@ class SqliteStore:
             find = "SELECT id, log_id FROM logs WHERE name = ?"
             row = connection.execute(find, (self.name,)).fetchone()
             if row is None:
+                if not self.create:
+                    raise LogMissing("The file holds no log of this name", received=self.name, todo="check ?log=NAME")
                 if self.read_only:
                     raise LogReadOnly("There is no such log, and the file cannot be written", received=self.name)
                 env = environment.current()

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from logact.errors import LogActError, LogError, TokenRefused, TooManyRequests, UsageError
+from logact.errors import LogActError, LogError, LogMissing, TokenRefused, TooManyRequests, UsageError
 from logact.logs import wire
 from logact.server import guard, metrics, openapi, routes
 from logact.server.hub import Hub
@@ -48,7 +48,8 @@ class LogServer:
                 Route("/healthz", self._open("healthz", self.healthz)),
                 Route("/metrics", self._open("metrics", self.show_metrics)),
                 Route("/openapi.json", self._open("openapi", self.show_openapi)),
-                Route(log, self._asked("about", routes.about)),
+                Route(log, self._asked("about", routes.about), methods=["GET"]),
+                Route(log, self._asked("make", routes.about, make=True), methods=["PUT"]),
                 Route(log + "/append", self._asked("append", routes.append), methods=["POST"]),
                 Route(log + "/read", self._asked("read", routes.read), methods=["POST"]),
                 Route(log + "/entries", self._asked("entries", routes.entries)),
@@ -108,7 +109,7 @@ class LogServer:
 
         return handle
 
-    def _asked(self, route: str, work: Work) -> Callable[..., Awaitable[Response]]:
+    def _asked(self, route: str, work: Work, *, make: bool = False) -> Callable[..., Awaitable[Response]]:
         async def handle(request: Request) -> Response:
             async def call() -> Response:
                 token = await self._token(request)
@@ -118,13 +119,23 @@ class LogServer:
                 if not token.covers(name):
                     raise guard.out_of_scope(token, name)
                 request.state.log = name
-                async with self.hub.use(name) as served:
-                    found = await work(routes.Call(self, request, token, served))
+                found = await self._with_log(work, request, token, name, make=make)
                 return found if isinstance(found, Response) else _json(found)
 
             return await self._answered(route, request, call)
 
         return handle
+
+    async def _with_log(self, work: Work, request: Request, token: Token, name: str, *, make: bool) -> Any:
+        try:
+            async with self.hub.use(name) as served:
+                return await work(routes.Call(self, request, token, served))
+        except LogMissing:
+            if not make or not guard.writes(token):
+                raise
+        guard.check_create(token, name)
+        async with self.hub.use(name, create=True) as served:
+            return await work(routes.Call(self, request, token, served))
 
     async def _token(self, request: Request) -> Token:
         scheme, _, text = request.headers.get("authorization", "").partition(" ")

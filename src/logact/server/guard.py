@@ -221,6 +221,25 @@ def may(token: Token, what: str) -> None:
 _NEEDED = {"erase": {"operator"}, "trim": {"operator", "checkpointer"}}
 
 
+def writes(token: Token) -> bool:
+    """Whether the token may append anything at all."""
+    return any(role != "reader" for role in token.roles)
+
+
+def check_create(token: Token, log: str) -> None:
+    """Raise NotPermitted unless the token may make this log: an operator's, a relay's, or one made for it by name.
+
+    So a part that was taken over makes no logs but the one that it is for, and a mistyped name makes none.
+    """
+    if not (token.relay or "operator" in token.roles or log in token.logs):
+        raise NotPermitted(
+            "There is no log of this name, and the token may not make it",
+            received=log,
+            expected="an operator's token, or one for this log by name",
+            todo=f"correct the name, or `logact token create --on {log} ...`",
+        )
+
+
 def out_of_scope(token: Token, log: str) -> NotPermitted:
     """The error for a log that a token is not for."""
     return NotPermitted("The token is not for this log", received=log, expected=", ".join(token.logs))

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 from logact import env as environment
 from logact.entry import NewEntry, Notice
-from logact.errors import LogActError, LogError, TooManyRequests
+from logact.errors import LogActError, LogError, LogMissing, TooManyRequests
 from logact.logs.base import SharedLog
 from logact.logs.url import open_log
 from logact.server.guard import Guard
@@ -68,8 +68,11 @@ class Hub:
         await self.book.log.close()
 
     @asynccontextmanager
-    async def use(self, name: str) -> AsyncIterator[Served]:
-        """A log, open while it is used. Raises UsageError for a name that cannot be served, and the log's errors."""
+    async def use(self, name: str, *, create: bool = False) -> AsyncIterator[Served]:
+        """A log, open while it is used; ``create`` makes it where there is none, else that is LogMissing.
+
+        Raises UsageError for a name that cannot be served, and the log's errors.
+        """
         check_name(name)
         served = self.logs.get(name)
         if served is None:
@@ -80,11 +83,24 @@ class Hub:
         self.logs.move_to_end(name)
         served.users += 1
         try:
-            async with served.opening:
-                await served.log.open()
+            await self._open(served, create=create)
             yield served
         finally:
             served.users -= 1
+
+    async def _open(self, served: Served, *, create: bool) -> None:
+        try:
+            async with served.opening:
+                served.log.engine.create = create
+                await served.log.open()
+        except LogMissing as error:
+            if served.users == 1 and self.logs.get(served.name) is served:
+                del self.logs[served.name]  # nothing is kept of a name that stands for nothing
+            raise LogMissing(
+                "There is no log of this name on the server",
+                received=served.name,
+                todo="correct ?log=NAME; an operator's token, or one for this log by name, makes it",
+            ) from error
 
     async def _make_room(self) -> None:
         if len(self.logs) < LOGS_OPEN_MAX:
@@ -97,7 +113,7 @@ class Hub:
         await idle.log.close()
 
     async def note(self, name: str, token: Token | None, error: LogActError, client: str) -> None:
-        """Write a refused attempt down, in the log that it was aimed at or (no ``name``) in the server's own.
+        """Write a refused attempt down, in the log that it was aimed at or (none, no ``name``) in the server's own.
 
         Best effort, at a limited rate: what is left out is counted in the next one.
         """
@@ -116,6 +132,8 @@ class Hub:
             else:
                 await self.book.log.append(entry)
             self.left_out.pop(name, None)
+        except LogMissing:
+            await self.note("", token, error, client)
         except LogError:
             self._leave_out(name)
 

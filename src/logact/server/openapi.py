@@ -71,7 +71,10 @@ def description(limits: Limits) -> dict[str, Any]:
         "/healthz": {"get": _operation("healthz", "Whether the engine answers.", {"status": "ok"}, open_to_all=True)},
         "/metrics": {"get": _operation("metrics", "Numbers for Prometheus.", "text/plain", open_to_all=True)},
         "/openapi.json": {"get": _operation("openapi", "This description.", {}, open_to_all=True)},
-        log: {"get": _operation("about", "The log, and what the token allows.", wire.AboutAnswer)},
+        log: {
+            "get": _operation("about", "The log, and what the token allows.", wire.AboutAnswer),
+            "put": _operation("make", "Make the log if there is none; the same answer.", wire.AboutAnswer),
+        },
         f"{log}/append": {
             "post": _operation("append", "Append records.", wire.AppendAnswer, takes=wire.AppendRequest)
         },

@@ -34,6 +34,7 @@ _STATUS: tuple[tuple[type[LogActError], int], ...] = (
     (NotPermitted, 403),
     (TooManyRequests, 429),
     (errors.BlobMissing, 404),
+    (errors.LogMissing, 404),
     (errors.LogTrimmed, 410),
     (errors.ConditionFailed, 409),
     (errors.KeyConflict, 409),

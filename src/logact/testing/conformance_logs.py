@@ -6,7 +6,7 @@ import asyncio
 
 from logact import codec
 from logact.entry import Entry, NewEntry, position_of
-from logact.errors import ConditionFailed, ReadFailed
+from logact.errors import ConditionFailed, LogMissing, ReadFailed
 from logact.logs.base import Condition, SharedLog, Writer, where
 from logact.testing.conformance_kit import Conformance, Pen, note, numbers_of, read_all, scenario
 from logact.testing.faults import Fate, FaultyEngine, Plan
@@ -268,6 +268,30 @@ class Logs(Conformance):
                 return_exceptions=True,
             )
             assert sum(isinstance(answer, ConditionFailed) for answer in answers) == 3, answers
+
+    @scenario
+    async def test_opening_makes_a_log_only_where_it_may(self) -> None:
+        """With ``create`` off, a log that is not there is an error and stays away; one that is there opens."""
+        engine = await self.make_engine()
+        engine.create = False
+        for _ in range(2):
+            try:
+                await engine.open()
+            except LogMissing:
+                continue
+            raise AssertionError("an engine with create=False opened a log that was not there")
+        engine.create = True
+        await engine.open()
+        try:
+            await Pen(engine).write(note("made"))
+            if self.multi_process:
+                other = await self.another(engine)
+                other.create = False
+                await other.open()
+                assert (other.log_id, len(await read_all(other))) == (engine.log_id, 1)
+                await other.close()
+        finally:
+            await engine.close()
 
     @scenario
     async def test_entries_read_the_same_each_time(self) -> None:

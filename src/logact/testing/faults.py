@@ -62,6 +62,7 @@ class FaultyEngine(Engine):
         self._dice = random.Random(plan.seed)
 
     async def open(self) -> None:
+        self.inner.create = self.create
         await self.inner.open()
         self.log_id = self.inner.log_id
 

@@ -39,6 +39,7 @@ class MemoryPartitions:
     """One process's way to a :class:`MemoryBroker`."""
 
     settings = ("Messages are kept in memory.",)
+    create = True
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.broker = broker
