@@ -12,6 +12,7 @@ from logact.server.limits import Limits
 
 LIMITS = Limits(
     body_bytes_max=400_000,
+    head_s_max=0.5,
     body_s_max=0.5,
     send_s_max=0.5,
     ping_s=0.2,
@@ -26,7 +27,6 @@ LIMITS = Limits(
 
 def main() -> None:
     """Serve until SIGTERM."""
-    serving.HEADERS_S_MAX = 0.5
     url = sys.argv[sys.argv.index("--log") + 1]
 
     def ready(address: str) -> None:

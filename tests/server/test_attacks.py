@@ -480,12 +480,11 @@ def test_a_token_that_would_last_or_reach_too_far(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_left_out_does_not_grow_with_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_left_out_does_not_grow_with_the_logs(tmp_path: Path) -> None:
     """Of the refusals that are only counted nothing is kept for logs that are closed (was kept for ever)."""
-    monkeypatch.setattr(hub, "LOGS_OPEN_MAX", 2)
 
     async def play() -> None:
-        logs = hub.Hub(f"sqlite:///{tmp_path}/logs.db", Limits(notices_per_s=0.01))
+        logs = hub.Hub(f"sqlite:///{tmp_path}/logs.db", Limits(notices_per_s=0.01, logs_open_max=2))
         for name in ("one", "two", "three", "four"):
             async with logs.use(name, create=True):
                 for _ in range(3):

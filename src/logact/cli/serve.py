@@ -16,6 +16,7 @@ from logact.errors import MissingExtra, UsageError
 from logact.logs.network_url import redacted
 from logact.logs.url import open_log
 from logact.server.names import OWN, url_of
+from logact.server.settings import MEANING, limits_of
 from logact.server.tokens import Token, TokenBook, new_token
 
 T = TypeVar("T")
@@ -35,9 +36,24 @@ LOG_OPTION = click.option(
 @click.option("--key", default="", metavar="FILE", help="The certificate's private key (PEM).")
 @click.option("--requests", default=500.0, show_default=True, metavar="N", help="Requests a second for each token.")
 @click.option("--connections", default=1000, show_default=True, metavar="N", help="Connections at once.")
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another limit; may be repeated. Names: " + ", ".join(MEANING) + ".",
+)
 @json_option
 def serve_command(  # noqa: PLR0917
-    url: str, host: str, port: int, cert: str, key: str, requests: float, connections: int, as_json: bool
+    url: str,
+    host: str,
+    port: int,
+    cert: str,
+    key: str,
+    requests: float,
+    connections: int,
+    limits: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Serve the logs of one engine over HTTP, to whoever has a token.
 
@@ -50,10 +66,10 @@ def serve_command(  # noqa: PLR0917
       logact serve --log ops.db &
       export LOGACT_TOKEN=...
       logact driver logact.toml --log 'logact+http://localhost:8765/'
+      logact serve --log ops.db --limit body_bytes_max=8000000 --limit grace_s=30
     """
     try:
         from logact.server.app import LogServer
-        from logact.server.limits import Limits
         from logact.server.serving import serve
     except ModuleNotFoundError as error:
         raise MissingExtra(
@@ -61,10 +77,7 @@ def serve_command(  # noqa: PLR0917
             received=f"no {error.name}",
             todo="pip install 'logact[server]'",
         ) from error
-    if requests <= 0 or connections < 1:
-        raise UsageError(
-            "A server that answers nobody", received=f"--requests {requests} --connections {connections}"
-        )
+    allowed = limits_of((f"requests_per_s={requests}", f"connections_max={connections}", *limits))
     server_url = log_url(url)
 
     def ready(address: str) -> None:
@@ -74,7 +87,7 @@ def serve_command(  # noqa: PLR0917
             put(f"Serving on {address}; the logs are logact+{address}/?log=NAME; Ctrl-C ends it")
 
     async def work() -> None:
-        server = LogServer(server_url, Limits(requests_per_s=requests, connections_max=connections))
+        server = LogServer(server_url, allowed)
         await serve(server, host, port, cert=cert, key=key, ready=ready)
 
     go(work())

@@ -29,15 +29,15 @@ FRAME_DEPTH = 4
 HERE = 1 << 40
 """The record number that stands for the record under judgement, which has none yet."""
 
-BLOB_BYTES_MAX = 32 * 1024 * 1024
 _WRITER = re.compile(r"[\x20-\x7e]{1,200}")
 
 
 class Guard:
     """Checks records for one log."""
 
-    def __init__(self, log: SharedLog) -> None:
+    def __init__(self, log: SharedLog, blob_bytes_max: int) -> None:
         self.log = log
+        self.blob_bytes_max = blob_bytes_max
         self.keyring = log.keyring
         self._owners: OrderedDict[int, str] = OrderedDict()  # position of an action or run -> its agent
 
@@ -73,7 +73,7 @@ class Guard:
                     await self._scope(token, entry, tag, entries)
         blobs = []
         for blob in wire.blobs:
-            check_blob(blob.digest, blob.data)
+            check_blob(blob.digest, blob.data, self.blob_bytes_max)
             blobs.append((blob.digest, blob.data))
         return Draft(
             writer=head.writer,
@@ -198,10 +198,10 @@ class Guard:
         return self._owners[position]
 
 
-def check_blob(digest: str, data: bytes) -> None:
+def check_blob(digest: str, data: bytes, most: int) -> None:
     """Raise unless the bytes have this digest and are not too many."""
-    if len(data) > BLOB_BYTES_MAX:
-        raise TooLarge("A blob is too large", received=f"{len(data)} bytes", expected=f"at most {BLOB_BYTES_MAX}")
+    if len(data) > most:
+        raise TooLarge("A blob is too large", received=f"{len(data)} bytes", expected=f"at most {most}")
     if codec.digest(data) != digest:
         raise UsageError("A blob does not have the digest that it is named by", received=digest)
 

@@ -21,17 +21,16 @@ from logact.server.limits import Limits, Rates
 from logact.server.names import OWN, check_name, url_of
 from logact.server.tokens import Token, TokenBook
 
-LOGS_OPEN_MAX = 200
 REFUSED = "refused"
 
 
 class Served:
     """One open log, with who uses it now."""
 
-    def __init__(self, name: str, log: SharedLog) -> None:
+    def __init__(self, name: str, log: SharedLog, limits: Limits) -> None:
         self.name = name
         self.log = log
-        self.guard = Guard(log)
+        self.guard = Guard(log, limits.blob_bytes_max)
         self.users = 0
         self.opening = asyncio.Lock()
 
@@ -41,6 +40,7 @@ class Hub:
 
     def __init__(self, url: str, limits: Limits) -> None:
         self.url = url
+        self.limits = limits
         self.book = TokenBook(open_log(url_of(url, OWN)))
         self.logs: OrderedDict[str, Served] = OrderedDict()
         self.notices = Rates(limits.notices_per_s)
@@ -79,7 +79,7 @@ class Hub:
             await self._make_room()
             served = self.logs.get(name)  # somebody may have come first
             if served is None:
-                served = self.logs[name] = Served(name, open_log(url_of(self.url, name)))
+                served = self.logs[name] = Served(name, open_log(url_of(self.url, name)), self.limits)
         self.logs.move_to_end(name)
         served.users += 1
         try:
@@ -103,11 +103,11 @@ class Hub:
             ) from error
 
     async def _make_room(self) -> None:
-        if len(self.logs) < LOGS_OPEN_MAX:
+        if len(self.logs) < self.limits.logs_open_max:
             return
         idle = next((one for one in self.logs.values() if not one.users), None)
         if idle is None:
-            raise TooManyRequests("Too many logs are in use", expected=f"at most {LOGS_OPEN_MAX}")
+            raise TooManyRequests("Too many logs are in use", expected=f"at most {self.limits.logs_open_max}")
         del self.logs[idle.name]
         self.left_out.pop(idle.name, None)
         await idle.log.close()

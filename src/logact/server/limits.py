@@ -10,29 +10,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from logact import env as environment
 from logact.errors import TooLarge, TooManyRequests, UsageError
 from logact.server.problems import SlowBody
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one server allows. Rates are sustained per second; bursts are ten seconds' worth."""
-
-    requests_per_s: float = 500.0
-    failures_per_s: float = 5.0
-    notices_per_s: float = 0.5
-    body_bytes_max: int = 48 * 1024 * 1024
-    body_s_max: float = 30.0
-    send_s_max: float = 20.0
-    streams_per_token_max: int = 64
-    connections_max: int = 1000
-    page_bytes_max: int = 4 * 1024 * 1024
-    ping_s: float = 15.0
-    wait_s_max: float = 60.0
-    grace_s: float = 10.0
+from logact.server.settings import Limits
 
 
 class Rates:
@@ -113,3 +96,6 @@ async def read_body(request: Request, most: int, limits: Limits) -> bytes:
     except ClientDisconnect as error:
         raise UsageError("The client went away") from error
     return bytes(body)
+
+
+__all__ = ["Limits", "Rates", "Streams", "read_body", "slow_down"]

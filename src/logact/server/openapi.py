@@ -10,7 +10,6 @@ from logact import __version__
 from logact.logs import wire
 from logact.logs.names import SERVED_NAME, SERVED_NAME_MAX
 from logact.server import routes
-from logact.server.guard import BLOB_BYTES_MAX
 from logact.server.limits import Limits
 
 _REF = "#/components/schemas/{name}"
@@ -65,7 +64,9 @@ def description(limits: Limits) -> dict[str, Any]:
     _, shapes = msgspec.json.schema_components(_SHAPES, ref_template=_REF)
     log = wire.API + "/logs/{log}"
     blob = {
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary", "maxLength": BLOB_BYTES_MAX}}
+        "application/octet-stream": {
+            "schema": {"type": "string", "format": "binary", "maxLength": limits.blob_bytes_max}
+        }
     }
     paths: dict[str, Any] = {
         "/healthz": {"get": _operation("healthz", "Whether the engine answers.", {"status": "ok"}, open_to_all=True)},

@@ -217,9 +217,10 @@ async def put_blob(call: Call) -> wire.DoneAnswer:
     """Store a blob under its digest, durably."""
     guard.may(call.token, "write")
     digest = _digest(call)
-    data = await read_body(call.request, guard.BLOB_BYTES_MAX, call.app.limits)
+    most = call.app.limits.blob_bytes_max
+    data = await read_body(call.request, most, call.app.limits)
     try:
-        guard.check_blob(digest, data)
+        guard.check_blob(digest, data, most)
     except UsageError as error:
         raise error if isinstance(error, TooLarge) else BlobMismatch(error.message, received=digest) from error
     await call.engine.put_blob(digest, data)

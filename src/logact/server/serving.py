@@ -19,12 +19,12 @@ from logact.errors import LogUnavailable, UsageError
 from logact.logs.network_url import is_this_machine
 from logact.server.app import LogServer
 
-HEADERS_S_MAX = 15.0
-"""How long a request's head may take to come, counted from the connection or from its first byte."""
-
 
 class Protocol(H11Protocol):
     """HTTP/1.1 that gives up on connections whose request never comes, and lets an answer cut its own connection."""
+
+    head_s_max = 15.0
+    """How long a request's head may take to come, counted from the connection or from its first byte."""
 
     _late: asyncio.TimerHandle | None = None
 
@@ -48,7 +48,7 @@ class Protocol(H11Protocol):
 
     def _expect(self) -> None:
         if self._late is None:
-            self._late = self.loop.call_later(HEADERS_S_MAX, self.transport.abort)
+            self._late = self.loop.call_later(self.head_s_max, self.transport.abort)
 
 
 class _Server(uvicorn.Server):
@@ -120,7 +120,7 @@ def _listening(host: str, port: int) -> socket.socket:
 def _config(server: LogServer, cert: str, key: str) -> uvicorn.Config:
     config = uvicorn.Config(
         server.app,
-        http=Protocol,
+        http=type("Protocol", (Protocol,), {"head_s_max": server.limits.head_s_max}),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -128,7 +128,7 @@ def _config(server: LogServer, cert: str, key: str) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         limit_concurrency=server.limits.connections_max,
-        timeout_keep_alive=75,
+        timeout_keep_alive=round(server.limits.idle_s_max),
         timeout_graceful_shutdown=round(server.limits.grace_s),
         ssl_certfile=cert or None,
         ssl_keyfile=key or None,
