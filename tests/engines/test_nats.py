@@ -26,7 +26,7 @@ from logact.errors import (
 )
 from logact.logs import nats as nats_engine
 from logact.logs import nats_checks, nats_link
-from logact.logs.base import Condition, SharedLog, where
+from logact.logs.base import Condition, Page, SharedLog, where
 from logact.logs.nats import NatsEngine, engine_from_url, token_of
 from logact.logs.nats_link import Silence
 from logact.testing.conformance import Pen, note, read_all
@@ -479,5 +479,50 @@ def test_large_blobs_come_in_parts(url: str) -> None:
         await side._put("b.half.1", b"second part", {})
         with pytest.raises(BlobMissing):
             await engine.get_blob("half")
+
+    run(work())
+
+
+def test_how_often_a_follower_reads_and_asks(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One question to the leader for each piece of news: a page of what was pushed is followed by one that asks; a
+    page that asked says that it is the end, and nobody reads again.
+    """
+
+    async def work() -> None:
+        one, two = await opened(url), await opened(url)
+        pen, seen, pages = Pen(one), 0, list[Page]()
+        honest = two.read
+
+        async def counted(*how: Any) -> Page:
+            pages.append(await honest(*how))
+            return pages[-1]
+
+        async def follow() -> None:
+            nonlocal seen
+            async for _ in SharedLog(two).follow():
+                seen += 1
+
+        async def more(records: int) -> tuple[int, int]:
+            """How many pages and questions that many records cost, which come one by one."""
+            before, asks = len(pages), two.stream.asks
+            for _ in range(records):
+                wanted = seen + 1
+                await pen.write()
+                while seen < wanted or not pages[-1].end or not two._waiters:
+                    await asyncio.sleep(0.005)
+            return len(pages) - before, two.stream.asks - asks
+
+        monkeypatch.setattr(two, "read", counted)
+        following = asyncio.ensure_future(follow())
+        while not two._waiters:
+            await asyncio.sleep(0.005)
+        assert await more(10) == (20, 10)
+        following.cancel()
+        before = two.stream.memory.tail
+        two.stream.follower._broken = True  # it does not hear of what comes
+        record = await pen.write()
+        page = await honest(before)
+        assert [stored.record for stored in page.records] == [record] and page.end
+        await asyncio.gather(following, return_exceptions=True)
 
     run(work())

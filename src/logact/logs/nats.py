@@ -28,6 +28,11 @@ from logact.logs.network_url import NetworkUrl, parse
 SUMMARY_MESSAGES = 5000
 """Whoever had to read more than this to open a log leaves a summary for the next."""
 
+SURE_S = 5.0
+"""Whoever waits asks the leader after so much time without any other answer, and again until there is one."""
+
+SURE_ANSWER_S_MAX = 1.0
+
 REPLICAS_MAX = 5
 TOKEN_MAX = 180
 
@@ -156,10 +161,15 @@ class NatsEngine(Engine):
     # --- reading ------------------------------
 
     async def read(self, after: int, limit: int = READ_RECORDS_MAX, matching: Filter | None = None) -> Page:
-        """What is folded needs no question: it is true, if not all. "There is nothing more" is asked for."""
-        if limit > 0 and after >= self.stream.memory.tail:
+        """What is folded needs no question: it is true, if not all. "There is nothing more" is asked for.
+
+        So only a page that begins where the fold ended can say ``end``; whoever reads what was pushed looks once more.
+        """
+        asked = limit > 0 and after >= self.stream.memory.tail
+        if asked:
             await self.stream.catch_up()
-        return await self.stream.page(after, limit, matching)
+        page = await self.stream.page(after, limit, matching)
+        return Page(page.records, page.upto, end=asked and page.upto >= self.stream.memory.tail)
 
     async def tail(self) -> int:
         await self.stream.prove()
@@ -187,6 +197,7 @@ class NatsEngine(Engine):
                 return False
             if self.link.client is None:
                 return True  # closed: whoever follows meets the error in its own read
+            await self._see_that_the_server_serves()
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append((after, future))
             try:
@@ -200,6 +211,19 @@ class NatsEngine(Engine):
             finally:
                 self._waiters = [entry for entry in self._waiters if entry[1] is not future]
         return True
+
+    async def _see_that_the_server_serves(self) -> None:
+        """A server that is cut off from the others stays connected and has no news: one question tells them apart."""
+        if environment.current().monotonic() - self.link.served_s < SURE_S:
+            return
+        try:
+            async with asyncio.timeout(SURE_ANSWER_S_MAX):
+                await self.link.leader_says(self.stream.name)
+                self.link.served()
+        except TimeoutError:
+            await self.link.unserved()
+        except (Answerless, Refused):
+            pass  # an election, or a server that will be left at one of the next looks
 
     async def _see_that_news_comes(self) -> None:
         follower = self.stream.follower

@@ -42,12 +42,14 @@ class Follower:
         self._name = ""
         self._broken = True
         self._current: object = None
+        self._moves = 0  # of the connection, when the consumer was made
         self._lock = asyncio.Lock()
 
     @property
     def alive(self) -> bool:
         """Whether the consumer delivers, as far as can be known here."""
-        return not self._broken and environment.current().monotonic() - self._heard < SILENT_S_MAX
+        stayed = self._moves == self.link.moves  # else it is at a server that was left for good reason
+        return stayed and not self._broken and environment.current().monotonic() - self._heard < SILENT_S_MAX
 
     async def ensure(self, after: Callable[[], int]) -> None:
         """See that a consumer delivers what stands behind ``after()``. Raises Answerless, Refused, LogError."""
@@ -67,7 +69,7 @@ class Follower:
             raise LogUnavailable("The log is not open", received=self.link.url.shown, todo="call open() first")
         if self.restarts and (early_s := self._began + RESTART_S_MIN - env.monotonic()) > 0:
             await env.sleep(early_s)
-        self._began = env.monotonic()
+        self._began, self._moves = env.monotonic(), self.link.moves
         name = self._name = f"logact-{env.identifier()}"
         inbox = client.new_inbox()
         self._delivered, self._heard, self._broken, self.problem = 0, env.monotonic(), False, None

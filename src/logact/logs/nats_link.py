@@ -29,8 +29,11 @@ WINDOW_S = 25.0
 PORT = 4222
 PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 1.0
 PING_S = 3
-SILENCES_MAX = 2
-"""After so many requests without an answer another server is asked: this one may be cut off from the others."""
+UNSERVED_S_MAX = 2.5
+"""When this server has served no request for so long, another one is asked: it may be cut off from the others."""
+
+HEARD_S_MAX = 3.5
+"""A leader that has heard from no majority for so long may have been replaced: a new election takes 4 s or more."""
 
 WRONG_SEQUENCE = frozenset({10071, 10164})
 NO_STREAM = 10059
@@ -74,8 +77,9 @@ class Link:
     def __init__(self, url: NetworkUrl) -> None:
         self.url = url
         self.client: Any = None
-        self.reconnects = 0
-        self._silences = 0
+        self.reconnects = self.moves = 0
+        self.served_s = 0.0  # when a server last did what was asked of it
+        self._unserved_since: float | None = None
         self._last_error = ""
         self._connecting = False
 
@@ -110,11 +114,12 @@ class Link:
     def _options(self) -> dict[str, Any]:
         url = self.url
         scheme = "tls" if url.tls.mode != "off" else "nats"
-        hosts = [f"[{host}]" if ":" in host else host for host, _ in url.hosts]
+        places = [f"{f'[{host}]' if ':' in host else host}:{port or PORT}" for host, port in url.hosts]
+        env = environment.current()
         found: dict[str, Any] = {
-            "servers": [
-                f"{scheme}://{host}:{port or PORT}" for host, (_, port) in zip(hosts, url.hosts, strict=True)
-            ],
+            # in an order of one's own, which is kept: whoever leaves a server comes to another, not to it again
+            "servers": [f"{scheme}://{place}" for place in sorted(places, key=lambda _: env.random())],
+            "dont_randomize": True,
             "name": "logact",
             "error_cb": self._on_error,
             "reconnected_cb": self._on_reconnect,
@@ -179,23 +184,35 @@ class Link:
         try:
             answer = await client.request(subject, payload, timeout=REQUEST_S_MAX, headers=headers)
         except errors.NoRespondersError:
+            await self.unserved()
             raise Nobody("nobody leads the stream now") from None
         except errors.MaxPayloadError as error:
             raise Refused(0, 400, str(error)) from None
         except (errors.Error, OSError, TimeoutError) as error:
-            self._silences += 1
-            if self._silences > SILENCES_MAX and self.client is client:
-                self._silences = 0
-                await client.force_reconnect()
+            await self.unserved()
             raise Silence(str(error) or type(error).__name__) from None
-        self._silences = 0
         return answer
+
+    def served(self) -> None:
+        """A server did what was asked of it."""
+        self._unserved_since, self.served_s = None, environment.current().monotonic()
+
+    async def unserved(self) -> None:
+        """A request was not served. When that has lasted, go to another server of the URL, if there is one."""
+        now = environment.current().monotonic()
+        if self._unserved_since is None:
+            self._unserved_since = now
+        elif now - self._unserved_since > UNSERVED_S_MAX and self.client is not None and len(self.client.servers) > 1:
+            self._unserved_since = now
+            self.moves += 1
+            await self.client.force_reconnect()
 
     async def send(self, subject: str, payload: bytes, headers: Headers) -> tuple[int, bool]:
         """Publish into a stream: (sequence, whether it was there already). Raises Silence, Nobody, Refused."""
-        said = _decoded(await self.ask(subject, payload, headers))
+        said = await self._told(subject, payload, headers)
         if not said.get("seq"):
             raise Silence(f"an answer that is none: {said}")
+        self.served()
         return int(said["seq"]), bool(said.get("duplicate"))
 
     async def post(self, subject: str, payload: bytes, headers: Headers) -> None:
@@ -213,7 +230,31 @@ class Link:
     async def api(self, name: str, body: object = None) -> dict[str, Any]:
         """One request to the JetStream API, once."""
         payload = msgspec.json.encode(body) if body is not None else b""
-        return _decoded(await self.ask(f"$JS.API.{name}", payload))
+        return await self._told(f"$JS.API.{name}", payload)
+
+    async def _told(self, subject: str, payload: bytes, headers: Headers | None = None) -> dict[str, Any]:
+        try:
+            return _decoded(await self.ask(subject, payload, headers))
+        except Refused as refusal:
+            if is_transient(refusal):  # so says a server that is cut off, and one whose cluster elects a leader
+                await self.unserved()
+            raise
+
+    async def leader_says(self, stream: str) -> dict[str, Any]:
+        """What a stream's leader says of it, once. Raises Silence, Nobody (also if who answers leads nobody), Refused.
+
+        A server that is cut off from the others goes on answering, for as long as that lasts, with what it knew.
+        """
+        info = await self.api(f"STREAM.INFO.{stream}")
+        if not leads(info.get("cluster")):
+            await self.unserved()
+            raise Nobody("the server that answers is cut off from a majority of the others")
+        return info
+
+    async def state_of(self, stream: str) -> dict[str, Any]:
+        """The same, until it is answered. Raises Refused, ReadFailed."""
+        found: dict[str, Any] = await self.until(lambda: self.leader_says(stream), "JetStream STREAM")
+        return found
 
     async def insist(self, name: str, body: object = None) -> dict[str, Any]:
         """One request whose repetition is harmless, until it is answered. Raises Refused, ReadFailed."""
@@ -227,7 +268,9 @@ class Link:
         pause_s = PAUSE_S_MIN
         while True:
             try:
-                return await attempt()
+                found = await attempt()
+                self.served()
+                return found
             except Answerless as error:
                 problem: Exception = error
             except Refused as error:
@@ -290,6 +333,19 @@ def _decoded(message: Any) -> dict[str, Any]:
             int(no.get("err_code", 0)), int(no.get("code", 0)), str(no.get("description", "no reason given"))
         )
     return said
+
+
+def leads(cluster: dict[str, Any] | None) -> bool:
+    """Whether who describes a stream's replicas so leads them, and has heard from a majority just now.
+
+    A server without a leader describes its own copy, and a leader that was cut off does so for 20 s (measured with
+    2.15). The clock is the server's own: ``active`` is how many nanoseconds ago it heard from a replica.
+    """
+    if not cluster:
+        return True  # one server, in no cluster
+    others = cluster.get("replicas") or []
+    heard = sum(0 < one.get("active", 0) < HEARD_S_MAX * 1e9 for one in others)  # 0: never
+    return bool(cluster.get("leader")) and 2 * (heard + 1) > len(others) + 1
 
 
 def is_transient(refusal: Refused) -> bool:

@@ -207,7 +207,7 @@ class Stream:
     async def _ask_now(self) -> None:
         self.asks += 1
         try:
-            info = await self.link.insist(f"STREAM.INFO.{self.name}")
+            info = await self.link.state_of(self.name)
         except Refused as refusal:
             raise refused("The log cannot be read", refusal, reading=True) from None
         await self.folded_to(int(info["state"]["last_seq"]))
