@@ -80,6 +80,7 @@ class Link:
         self.reconnects = self.moves = 0
         self.served_s = 0.0  # when a server last did what was asked of it
         self._unserved_since: float | None = None
+        self._limits: set[asyncio.Timeout] = set()  # of the requests that are under way
         self._last_error = ""
         self._connecting = False
 
@@ -182,7 +183,12 @@ class Link:
         if not client.is_connected:
             raise Nobody("not connected now")  # else the client would keep it, and send it much later
         try:
-            answer = await client.request(subject, payload, timeout=REQUEST_S_MAX, headers=headers)
+            async with asyncio.timeout(REQUEST_S_MAX) as limit:
+                self._limits.add(limit)
+                try:
+                    return await client.request(subject, payload, timeout=REQUEST_S_MAX, headers=headers)
+                finally:
+                    self._limits.discard(limit)
         except errors.NoRespondersError:
             await self.unserved()
             raise Nobody("nobody leads the stream now") from None
@@ -191,7 +197,6 @@ class Link:
         except (errors.Error, OSError, TimeoutError) as error:
             await self.unserved()
             raise Silence(str(error) or type(error).__name__) from None
-        return answer
 
     def served(self) -> None:
         """A server did what was asked of it."""
@@ -205,6 +210,8 @@ class Link:
         elif now - self._unserved_since > UNSERVED_S_MAX and self.client is not None and len(self.client.servers) > 1:
             self._unserved_since = now
             self.moves += 1
+            for limit in [one for one in self._limits if not one.expired()]:  # they are not answered any more
+                limit.reschedule(0.0)
             await self.client.force_reconnect()
 
     async def send(self, subject: str, payload: bytes, headers: Headers) -> tuple[int, bool]:
