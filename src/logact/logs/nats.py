@@ -163,7 +163,7 @@ class NatsEngine(Engine):
     async def read(self, after: int, limit: int = READ_RECORDS_MAX, matching: Filter | None = None) -> Page:
         """What is folded needs no question: it is true, if not all. "There is nothing more" is asked for.
 
-        So only a page that begins where the fold ended can say ``end``; whoever reads what was pushed looks once more.
+        Only a page that begins where the fold ended can say ``end``; whoever reads what was pushed looks once more.
         """
         asked = limit > 0 and after >= self.stream.memory.tail
         if asked:

@@ -248,7 +248,7 @@ class Link:
             raise
 
     async def leader_says(self, stream: str) -> dict[str, Any]:
-        """What a stream's leader says of it, once. Raises Silence, Nobody (also if who answers leads nobody), Refused.
+        """What a stream's leader says of it, once. Silence, Refused, Nobody (also if who answers does not lead).
 
         A server that is cut off from the others goes on answering, for as long as that lasts, with what it knew.
         """
