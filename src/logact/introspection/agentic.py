@@ -119,12 +119,16 @@ class AgenticIntrospection:
         """Find what would save the swarm's agents tokens, and hand each its part.
 
         ``automatic`` applies it at once; otherwise each agent's voters have to approve. With a model, it is asked
-        for more, in words that cite positions. Raises what reading and writing the log raises.
+        for more, in words that cite positions; if it fails, what was computed and applied stands. Raises what reading
+        and writing the log raises.
         """
         optimized = await optimize(swarm, automatic=automatic)
         if self.model is None:
             return optimized
-        reply = await self.ask(swarm[0].log, "Optimize token usage across swarm execution")
+        try:
+            reply = await self.ask(swarm[0].log, "Optimize token usage across swarm execution")
+        except ModelError as error:
+            return msgspec.structs.replace(optimized, failed=str(error))
         return msgspec.structs.replace(optimized, advice=reply.statements)
 
     async def llm_analyze(self, prompt: str, log: SharedLog, *, agent: str = "") -> Reply:

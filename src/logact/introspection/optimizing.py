@@ -28,13 +28,14 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 class Optimized(msgspec.Struct, frozen=True, kw_only=True):
     """What was found for each agent, where what was applied stands, and how far the log had been read.
 
-    ``position`` is what ``measured`` compares before and after with.
+    ``position`` is what ``measured`` compares before and after with. ``failed`` says why there is no model's advice.
     """
 
     optimizations: dict[str, Optimization]
     applied: dict[str, list[int]]
     position: int
     advice: tuple[Statement, ...] = ()
+    failed: str = ""
 
 
 async def swarm_log(swarm: Sequence[LogActAgent]) -> Spending:

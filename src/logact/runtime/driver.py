@@ -351,10 +351,10 @@ class Driver:
         unless = Filter((rival, taken))
         await self.host.append([entry], unless=unless, after=asked_at, blobs=blobs + more)
 
-    async def _ask(self, run: RunState, request: ModelRequest) -> ModelAnswer | None:
+    async def _ask(self, run: RunState, request: ModelRequest, *, text: bool = False) -> ModelAnswer | None:
         """The model's answer; nonsense is asked again a few times, what fails is noted in the log and raised.
 
-        None if the run's own time is over while the model thinks.
+        None if the run's own time is over while the model thinks. With ``text`` an answer without one is nonsense.
         """
         for attempt in range(1, NONSENSE_MAX + 1):
             left_s = driving.seconds_left(run, self.host.env.wall_ms())
@@ -365,6 +365,8 @@ class Driver:
                     raise ModelNonsense(
                         "The model returned something else than an answer", received=type(answer).__name__
                     )
+                if text and not answer.text.strip():
+                    raise ModelNonsense("The model gave no text", received=f"{len(answer.calls)} calls")
                 return answer
             except TimeoutError as error:
                 if left_s is not None and left_s <= self.model_timeout_s:
@@ -442,13 +444,14 @@ class Driver:
                 ),
             ),
         )
-        answer = await self._ask(run, request)
+        answer = await self._ask(run, request, text=True)  # nothing in place of the context would lose all of it
         if answer is None:
             return
+        summary = self.proposer.secrets.redact_text(answer.text)
         compaction = Compaction(
             run=run.id,
             upto=run.context[kept_from - 1],
-            summary=self.proposer.secrets.redact_text(answer.text),
+            summary=values.cut(summary, min(TEXT_CHARS_MAX, 2 * self.context_tokens_max)),
             model=answer.model or self.model.name,
             usage=answer.usage,
         )
