@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from logact.entry import Policy
-from logact.errors import LogActError, SpecError
+from logact.errors import SpecError
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.watcher import Watch
-from logact.spec import SpecFile, save_spec
-from logact.spec_parts import file_of, policy_of, tools_of, voters_of
+from logact.spec import SpecFile, load_spec, save_spec
+from logact.spec_parts import file_of
+from logact.spec_proof import prove
 from logact.spec_supervision import recovery_of
 from logact.spec_tables import (
     AgentTable,
@@ -30,17 +30,19 @@ from logact.spec_tables import (
     CheckpointsTable,
     CodeTools,
     FilesTools,
+    HealthTable,
     LimitsTable,
     LogTable,
     ObjectTools,
     PolicyTable,
     RecoveryTable,
+    SuperviseTable,
     ToolsTable,
     VoterTable,
     WatchTable,
     WebTools,
 )
-from logact.tools import Shell, Tool, Toolbox, Web, Workspace
+from logact.tools import Shell, Tool, Web, Workspace
 from logact.tools.shell import UNSANDBOXED
 from logact.voters.base import FunctionVoter, Voter
 
@@ -62,16 +64,22 @@ def save_agent(
     path: str | os.PathLike[str],
     *,
     secrets: Mapping[str, str] | None = None,
+    health: HealthTable | None = None,
+    supervise: SuperviseTable | None = None,
     force: bool = False,
 ) -> Path:
     """Write an agent as a specification at ``path``, so that ``build_agent(load_spec(path))`` is the same agent.
 
     ``secrets`` says for each secret of the agent where its value is (``env:NAME`` or ``file:PATH``): values are never
-    written. Raises SpecError for what a file cannot say, and if the file exists (unless ``force``).
+    written, and of keys only the files' names. ``health`` and ``supervise`` are the tables that an agent itself does
+    not hold; of a file that is replaced they stay. Raises SpecError for what a file cannot say, and if the file
+    exists (unless ``force``).
     """
     target = Path(path)
     found = spec_of(agent, target.parent, secrets=secrets)
-    _prove(agent, msgspec.structs.replace(found, path=str(target.absolute())))
+    before = load_spec(target) if force and target.exists() else found
+    found = msgspec.structs.replace(found, health=health or before.health, supervise=supervise or before.supervise)
+    prove(agent, msgspec.structs.replace(found, path=str(target.absolute())))
     return save_spec(found, target, force=force)
 
 
@@ -347,48 +355,3 @@ def _policy(agent: LogActAgent) -> PolicyTable | None:
         if usual is None or own.start_within_ms != usual.start_within_ms
         else 0,
     )
-
-
-# --- the proof --------------------------------------------------------------------------------------------------
-
-
-def _prove(agent: LogActAgent, spec: SpecFile) -> None:
-    """Build it again, and compare. SpecError names what came out differently."""
-    try:
-        tools = tools_of(spec, spec.log_url)
-        voters = voters_of(spec, tools)
-        policy = policy_of(spec, voters, agent.agent_id)
-    except LogActError as error:
-        raise SpecError("The agent cannot be built again from a file", received=str(error)) from error
-    for what, one, two in (
-        ("its tools", agent.tools.specs(), Toolbox(tools).specs()),
-        ("its voters", [_judges(each) for each in agent.voters], [_judges(each) for each in voters]),
-        ("its policy", _rules_of(agent.policy), _rules_of(policy)),
-    ):
-        if one != two:
-            raise SpecError(
-                f"A specification cannot hold all of the agent: {what} came out differently",
-                received=_first_difference(one, two),
-                todo="give that part in code: build_agent(spec, tools=..., voters=..., policy=...)",
-            )
-
-
-def _judges(voter: Voter) -> tuple[Any, ...]:
-    return (voter.name, voter.kind, voter.config(), voter.on_failure, voter.placement, voter.timeout_s, voter.shadow)
-
-
-def _rules_of(policy: Policy | None) -> Policy | None:
-    """The policy but for the digests of settings, in which 0 and 0.0 differ; the settings are compared themselves."""
-    if policy is None:
-        return None
-    voters = {name: msgspec.structs.replace(one, config="") for name, one in policy.voters.items()}
-    return msgspec.structs.replace(policy, voters=voters)
-
-
-def _first_difference(one: Any, two: Any) -> str:
-    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
-        for mine, theirs in zip(one, two, strict=False):
-            if mine != theirs:
-                return f"{mine!r:.150} became {theirs!r:.150}"
-        return f"{len(one)} became {len(two)}"
-    return f"{one!r:.200} became {two!r:.200}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from logact import LogActAgent, ScriptedModel, open_log, tool
 from logact import env as environment
+from logact.core.views import Action
 from logact.entry import Control, Finding, Notice
 from logact.errors import SpecError
 from logact.introspection.health import Health
@@ -268,3 +271,141 @@ def test_health_in_a_specification() -> None:
         parse_spec(text.format(act="recover", name="wait"))
     with pytest.raises(SpecError, match="does not fit"):
         parse_spec(text.format(act="explode", name="wait_s"))
+
+
+# --- kill -9 ------------------------------
+
+LIVES = """\
+import asyncio, os, signal, sys
+from logact import env as environment, open_log
+from logact.runtime.scheduler import DONE, Job, Scheduler
+
+BEGIN, MINUTE = 1_772_359_205_000, 60_000
+JOB = Job(name="look", cron="*/15 * * * *", missed=sys.argv[2])
+
+
+class Clock(environment.Env):
+    now_ms = BEGIN
+
+    def wall_ms(self):
+        return self.now_ms
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Dying(Scheduler):
+    dies = ""
+
+    async def _append(self, job, notice, **more):
+        if notice.code == DONE and self.dies == "before the end is written":
+            die()
+        fresh = await super()._append(job, notice, **more)
+        if notice.code == DONE and self.dies == "after the end is written":
+            die()
+        return fresh
+
+
+async def tick(minutes, dies):
+    clock = Clock()
+    clock.now_ms = BEGIN + minutes * MINUTE
+    environment.use(clock)
+
+    async def work(due):
+        if dies == "before the work":
+            die()
+        with open("ran", "a") as file:
+            file.write(f"{due.at_ms}\\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if dies == "after the work":
+            die()
+        return {}
+
+    async with open_log(sys.argv[1]) as log:
+        scheduler = Dying(log, [JOB], work)
+        scheduler.dies = dies
+        await scheduler.tick()
+
+
+def lives(minutes, *deaths):
+    children = []
+    for dies in deaths:
+        child = os.fork()
+        if not child:
+            asyncio.run(tick(minutes, dies))
+            os._exit(0)
+        children.append(child)
+    return [os.waitpid(child, 0)[1] for child in children]
+
+
+assert lives(0, "") == [0]
+deaths = ("before the work", "after the work", "before the end is written", "after the end is written")
+for place, dies in enumerate(deaths):
+    minutes = 30 * place + 16
+    assert lives(minutes, dies) == [signal.SIGKILL], dies
+    assert lives(minutes, "", "") == [0, 0], dies
+    assert lives(minutes + 15, "", "", "") == [0, 0, 0]
+lives(30 * len(deaths) + 128, "", "")
+"""
+
+
+@pytest.mark.parametrize(("missed", "caught_up"), [("once", 1), ("skip", 0)])
+def test_killed_schedulers_run_no_time_twice(tmp_path: Path, missed: str, caught_up: int) -> None:
+    """Processes that share a schedule are killed at every step of it: no time is run twice, the next is run once."""
+    (tmp_path / "lives.py").write_text(LIVES)
+    command = [sys.executable, "lives.py", "sqlite:///a.db", missed]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    ran = [(int(line) - BEGIN) // MINUTE for line in (tmp_path / "ran").read_text().split()]
+    assert len(set(ran)) == len(ran)
+    alone = [14, 44, 74, 104]  # the times whose scheduler was killed: the first of them before it had worked
+    expected = sorted([*alone[1:], *(minutes + 15 for minutes in alone)])
+    assert sorted(ran)[: len(expected)] == expected
+    assert len(ran) == len(expected) + caught_up  # what was missed for two hours
+
+
+def test_recover_settles_what_a_life_left() -> None:
+    """Where the configuration says so, a sick verdict has what an earlier life left unfinished carried out."""
+
+    async def work() -> None:
+        table = HealthTable(cron="* * * * *", on={"stuck": "recover"})
+        looked: list[str] = []
+
+        @tool(effect="read")
+        def glance() -> str:
+            """Look."""
+            looked.append("looked")
+            return "seen"
+
+        async with open_log("memory:") as log:
+            first = LogActAgent("ann", log, tools=[glance])
+            entry = await first.propose_action(Action(tool="glance"))
+            await first.validate_action(entry)  # and there its life ends
+            second = LogActAgent("ann", log, tools=[glance])
+            assert await act(log, second, sick("stuck", "stall"), table) == "recover"
+            assert looked == ["looked"]
+            assert (await second.state()).open_actions == {}
+
+    run(work())
+
+
+def test_ask_waits_for_a_person() -> None:
+    """Where the configuration says ask, nothing starts until a person lets the agent go on."""
+
+    async def work() -> None:
+        table = HealthTable(cron="* * * * *", on={"runaway": "ask"})
+        async with open_log("memory:") as log:
+            agent = LogActAgent("ann", log, model=ScriptedModel(["done"]), tools=[look])
+            await act(log, agent, sick("runaway"), table)
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(agent.run("anything"))
+                for _ in range(20):
+                    await asyncio.sleep(0.005)
+                assert not task.done()
+                resume = Control(verb="resume", scope="agent:ann", reason="go on")
+                await log.append(resume, role="operator", name="pat")
+            assert task.result().text == "done"
+
+    run(work())

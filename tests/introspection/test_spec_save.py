@@ -30,6 +30,7 @@ from logact.errors import SpecError
 from logact.runtime.watcher import Watch
 from logact.spec import build_agent, load_spec
 from logact.spec_save import save_agent
+from logact.spec_tables import HealthTable, SuperviseTable
 from logact.voters.combine import any_of
 from tests.runtime.kit import run
 
@@ -183,6 +184,36 @@ def test_what_supervises_it(tmp_path: Path) -> None:
     assert (again.breaker, again.watch) == (agent.breaker, agent.watch)
     assert [Path(str(again.witness)), Path(str(again.signing_key))] == [tmp_path / "heads", tmp_path / "heads.key"]
     assert 'witness = "heads"' in path.read_text()
+
+
+def test_what_the_model_is_offered(tmp_path: Path) -> None:
+    """Tools that are hidden, and for how long reads are answered from the log, come back as they were."""
+    path = save_agent(built(tmp_path, hide_tools=["look"], reuse_reads_s=90), tmp_path / "clerk.toml")
+    again = build_agent(load_spec(path))
+    assert (again.hide_tools, again.reuse_reads_s) == (("look",), 90)
+
+
+def test_keys_are_named_and_never_written(tmp_path: Path) -> None:
+    """Of a key that signs only the file's name is written; what is in it stands nowhere."""
+    key = tmp_path / "heads.key"
+    key.write_text("ed25519-private:SECRETSECRETSECRET")
+    path = save_agent(built(tmp_path, witness=tmp_path / "heads", signing_key=key), tmp_path / "clerk.toml")
+    assert 'signing_key = "heads.key"' in path.read_text()
+    assert "SECRET" not in path.read_text()
+
+
+def test_tables_that_no_agent_holds(tmp_path: Path) -> None:
+    """Health checks and supervision are given beside the agent; in a file that is replaced they stay."""
+    health = HealthTable(cron="*/15 * * * *", on={"stuck": "recover"})
+    supervise = SuperviseTable(parts=["agent"], restarts=3)
+    path = save_agent(built(tmp_path), tmp_path / "clerk.toml", health=health, supervise=supervise)
+    assert (load_spec(path).health, load_spec(path).supervise) == (health, supervise)
+    save_agent(built(tmp_path, system="Be brief."), path, force=True)
+    spec = load_spec(path)
+    assert (spec.agent.system, spec.health, spec.supervise) == ("Be brief.", health, supervise)
+    other = HealthTable(cron="0 * * * *")
+    save_agent(built(tmp_path), path, health=other, force=True)
+    assert load_spec(path).health == other
 
 
 def test_a_key_ring_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
