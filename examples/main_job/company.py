@@ -21,7 +21,7 @@ from examples.main_job.prepare import TASK
 from logact.logs.base import SharedLog
 
 PARTS = ("driver", "voter", "decider", "executor", "recoverer")
-END_S_MAX = 20.0
+END_S_MAX = 60.0
 LOOK_S = 0.001
 
 
@@ -73,6 +73,9 @@ class Company(Play):
         except PartFailed as failed:
             print(failed, file=sys.stderr)
             return failed.code
+        except TimeoutError:
+            print("The job, or a part that was asked to leave, did not come to its end in time", file=sys.stderr)
+            return 1
         finally:
             for child in self.parts.values():
                 kill(child)

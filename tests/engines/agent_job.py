@@ -24,7 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.crash_parts import Company, killed_at_points, killed_at_random_parts, play
+from benchmarks.crash_parts import Company, killed_at_random_parts, play
 from benchmarks.crash_stage import Found, Stage, judge, killed_at
 from benchmarks.engines.stage import EngineStage, UrlOf
 
@@ -54,17 +54,15 @@ def killed_parts(directory: Path, url_of: UrlOf, *, kills: int = 4, seed: int = 
 
 
 def killed_at_named_points(directory: Path, url_of: UrlOf, sending: str, acknowledged: str) -> Found:
-    """Lives that die one after another at named crash points, in one process and then with parts as processes.
+    """Lives that die one after another at named crash points, until one comes to the end.
 
     ``sending`` and ``acknowledged`` are the engine's own points, right before and right after a record is durable.
-    The full sweep, at every count of every point, is ``python -m benchmarks.crash --engine NAME``.
+    The full sweep, also of the parts, at every count of every point, is ``python -m benchmarks.crash --engine NAME``.
     """
-    alone = [f"{sending}:5", "after_effect:1", f"{acknowledged}:4"]
-    apart = [("driver", f"{sending}:4"), ("decider", f"{acknowledged}:3"), ("executor", "after_effect:2")]
+    points = [f"{sending}:5", "after_effect:1", f"{acknowledged}:4", "before_result:2"]
     with EngineStage(directory, url_of) as stage:
-        found = killed_at(stage, "alone", alone)
-        found.add(killed_at_points(stage, "apart", apart))
-        assert found.kills == len(alone) + len(apart) and found.not_reached == 0
+        found = killed_at(stage, "points", points)
+        assert found.kills == len(points) and found.not_reached == 0
         prove(stage, found)
     return found
 

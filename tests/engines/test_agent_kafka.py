@@ -51,7 +51,7 @@ def test_an_agent_whose_parts_and_broker_are_killed(cluster: KafkaCluster, tmp_p
 
 
 def test_an_agent_killed_at_named_points(cluster: KafkaCluster, tmp_path: Path) -> None:
-    """An agent, and its parts, die right before and after a message is acknowledged, and around effects."""
+    """An agent dies right before and after a message is acknowledged, and around effects; its next life goes on."""
     killed_at_named_points(
         tmp_path, lambda log: cluster.url(f"points-{log}"), "partition:sending", "partition:acknowledged"
     )

@@ -31,7 +31,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsCluster]:
 
 
 def test_an_agent_killed_at_named_points(nats: NatsCluster, tmp_path: Path) -> None:
-    """An agent, and its parts, die right before and after a record is published, and around effects; others go on."""
+    """An agent dies right before and after a record is published, and around effects; its next life goes on."""
     killed_at_named_points(tmp_path, lambda log: nats.url(f"points-{log}"), "nats:staged", "nats:committed")
 
 

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_an_agent_killed_at_named_points(postgres: PostgresServer, tmp_path: Path) -> None:
-    """An agent, and its parts, die right before and after the server commits, and around effects; others go on."""
+    """An agent dies right before and after the server commits, and around effects; its next life goes on."""
     database = postgres.database("points")
     killed_at_named_points(
         tmp_path, lambda log: postgres.url(database, log), "postgres:sending", "postgres:acknowledged"

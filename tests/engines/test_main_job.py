@@ -32,7 +32,8 @@ VOTER = "stay-in-the-task"
 def prove(home: Path, url: str, seed: int = 3) -> None:
     """Run it: one part is killed, and all of them at once; the job does not end before."""
     small = ["--files", "60", "--duplicates", "6", "--kills", str(STRIKES), "--seed", str(seed)]
-    done = run("-m", "examples.main_job", "--home", str(home / "demo"), *small, "--parts", "--log", url, where=home)
+    options = ["--home", str(home / "demo"), *small, "--parts", "--log", url]
+    done = run("-m", "examples.main_job", *options, where=home, timeout_s=250)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All 8 proofs hold." in done.stdout
     assert "REFUSED delete_file" in done.stdout
