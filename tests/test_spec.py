@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logact.errors import SpecError, ToolDefinitionError, UnknownLogUrl
@@ -79,6 +79,7 @@ PLAIN = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first draw reads Unicode's tables
 @given(
     name=NAMES,
     system=st.text(st.characters(exclude_categories=["Cs"])),

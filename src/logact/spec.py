@@ -21,6 +21,7 @@ import msgspec
 
 from logact.entry import Limits
 from logact.errors import SpecError
+from logact.spec_model import model_of
 from logact.spec_tables import (
     TOOL_TABLES,
     AgentTable,
@@ -30,6 +31,7 @@ from logact.spec_tables import (
     LogTable,
     ObjectTools,
     PolicyTable,
+    PriceTable,
     RecoveryTable,
     SuperviseTable,
     Table,
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Steps: TypeAlias = Sequence[str | int]
 
-MODEL_ENV = "LOGACT_MODEL"
 _SECRET = re.compile(r"(env|file):(.+)")
 _PATH = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
@@ -67,6 +68,7 @@ class SpecFile(Table, frozen=True, kw_only=True):
     breaker: BreakerTable | None = None
     watch: WatchTable | None = None
     health: HealthTable | None = None
+    prices: dict[str, PriceTable] = msgspec.field(default_factory=dict)
     path: str = ""
 
     @property
@@ -335,37 +337,6 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
     if isinstance(options.get("model"), str | None):
         options["model"] = model_of(spec, options.get("model") or "")
     return LogActAgent(agent_id, log=log, **options)
-
-
-def model_of(spec: SpecFile, name: str = "") -> Any:
-    """The model: ``name`` if given, else LOGACT_MODEL's, else the file's; None if there is none at all."""
-    from logact.models import model_from_name
-    from logact.models.provider import OWN_KEY_ENV
-
-    chosen = name or os.environ.get(MODEL_ENV, "").strip()
-    if not chosen:
-        chosen = at_home(spec.agent.model, spec.directory)
-    if not chosen:
-        return None
-    options: dict[str, Any] = {}
-    if os.environ.get(OWN_KEY_ENV, "").strip():
-        options["api_key_env"] = OWN_KEY_ENV
-    base_url = os.environ.get("LOGACT_BASE_URL", "").strip() or None
-    return model_from_name(chosen, base_url=base_url, **options)
-
-
-def at_home(name: str, directory: Path) -> str:
-    """A model's name whose file, if it names a relative one, is looked for beside the specification."""
-    kind, _, rest = name.partition(":")
-    if kind not in ("scripted", "recorded", "recording") or not rest:
-        return name
-    place, separator, attribute = rest.partition(":")
-    looks_like_a_file = Path(place).suffix in (".py", ".json", ".jsonl") or "/" in place
-    if not looks_like_a_file or Path(place).is_absolute():
-        return name
-    if kind == "recording":
-        attribute = at_home(attribute, directory)
-    return f"{kind}:{directory / place}{separator}{attribute}"
 
 
 # --- writing ---------------------------------------------------------------------------------------------------

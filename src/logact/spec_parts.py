@@ -192,7 +192,7 @@ def _voters(spec: SpecFile, table: VoterTable, tools: Iterable[Any] | None) -> l
 
 def _named(spec: SpecFile, table: VoterTable, tools: Iterable[Any] | None) -> Voter:
     """A voter that is registered under a name; paths in its options are relative to the file."""
-    from logact.spec import at_home
+    from logact.spec_model import at_home
 
     options = dict(table.options)
     for key in ("prompt_file", "manifest", "disk"):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from logact.errors import SpecError
+from logact.models.provider import Price
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.watcher import Watch
 from logact.spec import SpecFile, load_spec, save_spec
@@ -35,6 +36,7 @@ from logact.spec_tables import (
     LogTable,
     ObjectTools,
     PolicyTable,
+    PriceTable,
     RecoveryTable,
     SuperviseTable,
     ToolsTable,
@@ -125,6 +127,7 @@ def spec_of(
             every=agent.checkpoint_every, bytes=agent.checkpoint_bytes, seconds=agent.checkpoint_s
         ),
         recovery=_recovery(agent.recovery) if agent.recovery is not None else None,
+        prices=_prices(agent),
         breaker=BreakerTable(**msgspec.structs.asdict(agent.breaker)) if agent.breaker is not None else None,
         watch=WatchTable(**msgspec.structs.asdict(agent.watch)) if agent.watch != Watch() else None,
     )
@@ -176,6 +179,14 @@ def _log(agent: LogActAgent, place: Path) -> LogTable:
         witness = _url(witness, place) if "://" in witness else _relative(Path(witness), place)
     key = _relative(Path(agent.signing_key), place) if agent.signing_key is not None else ""
     return LogTable(url=_url(agent.log.url, place), witness=witness, signing_key=key)
+
+
+def _prices(agent: LogActAgent) -> dict[str, PriceTable]:
+    """What the agent's model costs, where it was told."""
+    price = getattr(agent.model, "price", None)
+    if agent.model is None or not isinstance(price, Price):
+        return {}
+    return {agent.model.name: PriceTable(**msgspec.structs.asdict(price))}
 
 
 def _recovery(recovery: RetryRecovery) -> RecoveryTable:

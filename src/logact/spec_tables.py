@@ -46,6 +46,14 @@ class AgentTable(Table, frozen=True, kw_only=True):
     reuse_reads_s: float = 0
 
 
+class PriceTable(Table, frozen=True, kw_only=True):
+    """One of ``[prices]``, under a model's name: what it costs, in US dollars per million tokens."""
+
+    input_usd: float
+    output_usd: float
+    cached_usd: float | None = None
+
+
 class LogTable(Table, frozen=True, kw_only=True):
     """``[log]``: where the shared log is, and where its heads are written down for the case that it loses some.
 

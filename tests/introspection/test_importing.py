@@ -16,6 +16,7 @@ from logact.introspection.importing import effect_of, import_trajectories
 from logact.introspection.profile_scope import sums_of
 from logact.introspection.profiler import folded
 from logact.introspection.trajectories import read_trajectories
+from tests.cli_help import fits, here, lines_of
 from tests.runtime.kit import run
 
 OPENAI = [
@@ -259,3 +260,73 @@ def test_effects_are_guessed_to_the_safe_side() -> None:
     others = ("send_mail", "Bash", "Write", "getaway", "reading_room_delete", "update", "Edit", "")
     assert [effect_of(one) for one in reads] == ["read"] * len(reads)
     assert [effect_of(one) for one in others] == ["irreversible"] * len(others)
+
+
+ODD: dict[str, list[dict[str, Any]]] = {
+    "an answer to no call": [
+        {"role": "user", "content": "hi"},
+        {"role": "tool", "tool_call_id": "x", "content": "lost"},
+        {"role": "assistant", "content": "hello"},
+    ],
+    "one answer too many": [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "look", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "a", "content": "seen"},
+        {"role": "tool", "tool_call_id": "b", "content": "lost"},
+    ],
+    "a role that there is not": [
+        {"role": "user", "content": "hi"},
+        {"role": "narrator", "content": "lost"},
+        {"role": "assistant", "content": "hello"},
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_fits_nowhere_is_counted(name: str, tmp_path: Path) -> None:
+    """Messages without a place are left out of the runs, and said to be; the rest is imported."""
+    (tmp_path / "odd.json").write_text(json.dumps(ODD[name]))
+    done = here("log", "import", tmp_path / "past.db", tmp_path / "odd.json")
+    assert done.returncode == 0
+    assert "1 message fitted nowhere, or was torn off, and was left out." in done.stdout
+    fits(done.stdout)
+
+
+def test_a_torn_line_is_said(tmp_path: Path) -> None:
+    """A transcript that breaks off within a line is read up to there, and the line is counted."""
+    whole = "\n".join(json.dumps(one) for one in ODD["one answer too many"][:3])
+    (tmp_path / "torn.jsonl").write_text(whole + '\n{"role": "assis')
+    done = here("log", "import", tmp_path / "past.db", tmp_path / "torn.jsonl", "--json")
+    assert lines_of(done.stdout)[0]["lost"] == 1
+
+
+def test_one_bad_file_does_not_keep_the_others_out(tmp_path: Path) -> None:
+    """Of many files those that are no recordings are named, the rest is imported; none at all is an error."""
+    (tmp_path / "good.json").write_text(json.dumps(ODD["a role that there is not"]))
+    bad = {"half.json": '[{"role": ', "empty.json": "", "other.json": '{"a": 1}', "bytes.json": "\x00\x01"}
+    for name, text in bad.items():
+        (tmp_path / name).write_text(text)
+    files = [tmp_path / name for name in ("half.json", "good.json", "empty.json", "other.json", "bytes.json", "none")]
+    done = here("log", "import", tmp_path / "past.db", *files)
+    assert done.returncode == 1
+    assert done.stdout.startswith("Imported 1 run of ")
+    assert done.stdout.count("left out") >= len(bad) + 1
+    fits(done.stdout)
+    again = here("log", "import", tmp_path / "past.db", files[0], files[2])
+    assert (again.returncode, again.stdout) == (2, "")
+
+
+def test_the_older_form_of_calls_and_parts_without_text() -> None:
+    """``function_call`` is a call, and an image leaves a word where it was."""
+    picture = [{"type": "text", "text": "what is this?"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    messages = [
+        {"role": "user", "content": picture},
+        {"role": "assistant", "content": None, "function_call": {"name": "look", "arguments": '{"at": 1}'}},
+        {"role": "function", "name": "look", "content": "a cat"},
+        {"role": "assistant", "content": "A cat."},
+    ]
+    (found,) = read_trajectories(json.dumps(messages).encode())
+    assert found.left_out == 0
+    assert found.turns[0].said == "what is this?\n[image_url]"
+    assert [(one.tool, one.arguments) for one in found.turns[1].calls] == [("look", {"at": 1})]
+    assert found.turns[1].told[0].text == "a cat"

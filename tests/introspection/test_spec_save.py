@@ -27,6 +27,7 @@ from logact import (
 from logact.core.breaking import Breaker
 from logact.core.retrying import Backoff
 from logact.errors import SpecError
+from logact.models.provider import Price, ProviderModel
 from logact.runtime.watcher import Watch
 from logact.spec import build_agent, load_spec
 from logact.spec_save import save_agent
@@ -191,6 +192,23 @@ def test_what_the_model_is_offered(tmp_path: Path) -> None:
     path = save_agent(built(tmp_path, hide_tools=["look"], reuse_reads_s=90), tmp_path / "clerk.toml")
     again = build_agent(load_spec(path))
     assert (again.hide_tools, again.reuse_reads_s) == (("look",), 90)
+
+
+def test_what_a_model_costs(tmp_path: Path) -> None:
+    """A price given in code stands in the file, by the model's name, and comes back."""
+    price = Price(input_usd=2.5, output_usd=10, cached_usd=1.25)
+    model = ProviderModel("openai:gpt-4o", price=price)
+    path = save_agent(built(tmp_path, model=model), tmp_path / "clerk.toml")
+    assert '"openai:gpt-4o" = { input_usd = 2.5, output_usd = 10, cached_usd = 1.25 }' in path.read_text().replace(
+        "{", "{ "
+    ).replace("}", " }").replace("  ", " ")
+    spec = load_spec(path)
+    again = build_agent(spec).model
+    assert isinstance(again, ProviderModel)
+    assert again.price == price
+    other = build_agent(spec, model="openai:gpt-4o-mini").model
+    assert isinstance(other, ProviderModel)
+    assert other.price is None, "it is the price of another model"
 
 
 def test_keys_are_named_and_never_written(tmp_path: Path) -> None:

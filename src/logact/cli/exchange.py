@@ -34,19 +34,31 @@ def import_command(log: str, files: tuple[str, ...], form: Any, agent: str, as_j
     """Write recorded conversations from elsewhere into LOG, which is made if it is not there.
 
     FILES are OpenAI-style messages (JSON or JSON Lines), AgentDojo's recorded runs, or Claude Code's transcripts.
-    What is imported is marked as such and can never act. Importing a file again changes nothing.
+    What is imported is marked as such and can never act. Importing a file again changes nothing. A file that is no
+    recording is left out and named, and the rest is imported.
 
     \b
     Examples:
       logact log import past.db ~/.claude/projects/*/*.jsonl
       logact health past.db --all
+
+    \b
+    Exit codes: 0 all were imported; 1 some files were left out; 2 none is a
+    recording.
     """
 
     async def inside() -> ImportReport:
-        reports = []
+        reports: list[ImportReport] = []
+        left_out: dict[str, str] = {}
         async with open_log(log_url(log)) as opened:
             for name in files:
-                trajectories = read_trajectories(_bytes(Path(name)), form, name=name)
+                try:
+                    trajectories = read_trajectories(_bytes(Path(name)), form, name=name)
+                except UsageError as error:
+                    left_out[name] = str(error)
+                    if len(left_out) == len(files):
+                        raise
+                    continue
                 reports.append(await import_trajectories(opened, trajectories, agent=agent, source=Path(name).name))
         return ImportReport(
             runs=tuple(run for one in reports for run in one.runs),
@@ -54,17 +66,30 @@ def import_command(log: str, files: tuple[str, ...], form: Any, agent: str, as_j
             entries=sum(one.entries for one in reports),
             known=sum(one.known for one in reports),
             estimated=any(one.estimated for one in reports),
+            lost=sum(one.lost for one in reports),
+            left_out=left_out,
         )
 
     found = go(inside())
     if as_json:
         put_json(found)
-        return
+    else:
+        put(_import_lines(found))
+    if found.left_out:
+        raise click.exceptions.Exit(1)
+
+
+def _import_lines(found: ImportReport) -> list[str]:
     again = f" ({found.known} of them known already)" if found.known else ""
-    put(f"Imported {look.count(len(found.runs), 'run')}{again} of {', '.join(found.agents)}: "
-        f"{look.count(found.entries, 'entry', 'entries')}.")  # fmt: skip
+    runs, entries = look.count(len(found.runs), "run"), look.count(found.entries, "entry", "entries")
+    lines = look.wrapped("", f"Imported {runs}{again} of {', '.join(found.agents)}: {entries}.", label_width=0)
     if found.estimated:
-        put("  Tokens are not recorded there; they are estimated, at four characters each.")
+        lines.append("  Tokens are not recorded there; they are estimated, at four characters each.")
+    if found.lost:
+        lines.append(f"  {look.count(found.lost, 'message')} fitted nowhere, or was torn off, and was left out.")
+    for name, why in found.left_out.items():
+        lines += look.wrapped("left out", look.clean(f"{name}: {why}"))
+    return lines
 
 
 def _bytes(path: Path) -> bytes:

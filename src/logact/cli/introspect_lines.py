@@ -139,4 +139,4 @@ def _proposal(one: Proposal) -> list[str]:
     estimate = f" It would have saved about {', '.join(saves)}." if saves else ""
     where = f" [{' '.join(map(str, one.cites))}]"
     head = f"{look.clean(one.title)} ({one.by})."
-    return ["", *look.wrapped("proposal", f"{head} {look.clean(one.why)}{where}{estimate}")]
+    return ["", *look.wrapped("proposal", f"{head} {look.clean(one.why)}{where}.{estimate}")]

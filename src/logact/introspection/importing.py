@@ -62,13 +62,17 @@ _READS = frozenset(
 
 
 class ImportReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of an import. ``known`` counts trajectories that stood in the log already."""
+    """What came of an import. ``known`` counts trajectories that stood in the log already, ``lost`` messages that fit
+    nowhere; ``left_out`` says of files that could not be read why.
+    """
 
     runs: tuple[int, ...] = ()
     agents: tuple[str, ...] = ()
     entries: int = 0
     known: int = 0
     estimated: bool = False
+    lost: int = 0
+    left_out: dict[str, str] = {}
 
 
 class _Recorded(environment.Env):
@@ -109,7 +113,12 @@ async def import_trajectories(
     if entries >= CHECKPOINT_FROM:
         await _checkpoint(log)
     return ImportReport(
-        runs=tuple(runs), agents=tuple(dict.fromkeys(agents)), entries=entries, known=known, estimated=estimated
+        runs=tuple(runs),
+        agents=tuple(dict.fromkeys(agents)),
+        entries=entries,
+        known=known,
+        estimated=estimated,
+        lost=sum(one.left_out for one in trajectories),
     )
 
 
@@ -251,6 +260,7 @@ class _Scribe:
                 "times": "recorded" if timed else "of the import",
                 "effects": "guessed from the tools' names",
                 "facts": one.facts,
+                "left_out": one.left_out,
             },
         )
         spec = Spec(

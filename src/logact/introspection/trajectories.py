@@ -42,7 +42,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
-    """One recorded conversation. ``facts`` are what else the recording says of it."""
+    """One recorded conversation. ``facts`` are what else the recording says of it.
+
+    ``left_out`` counts messages that fit nowhere (results of calls that nobody made, roles that there are not) and a
+    last line that was torn off.
+    """
 
     format: Format
     turns: tuple[Turn, ...]
@@ -50,11 +54,13 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     system: str = ""
     facts: dict[str, Any] = {}
+    left_out: int = 0
 
 
 def read_trajectories(data: bytes, format: Format | None = None, *, name: str = "") -> list[Trajectory]:
     """The conversations in a file. ``format`` None: found out from what stands there. UsageError if none is."""
-    documents = list(_documents(data, name))
+    torn: list[int] = []
+    documents = list(_documents(data, name, torn))
     chosen = format or _guess(documents)
     if chosen is None:
         raise UsageError(
@@ -74,11 +80,13 @@ def read_trajectories(data: bytes, format: Format | None = None, *, name: str = 
     found = [one for one in found if one.turns]
     if not found:
         raise UsageError("The recording holds no conversation", received=name or chosen, expected="messages")
+    if torn:
+        found[-1] = msgspec.structs.replace(found[-1], left_out=found[-1].left_out + 1)
     return found
 
 
-def _documents(data: bytes, name: str) -> Iterator[Any]:
-    """The whole file as one JSON value, or one value a line. A torn last line is passed over."""
+def _documents(data: bytes, name: str, torn: list[int]) -> Iterator[Any]:
+    """The whole file as one JSON value, or one value a line. A torn last line is passed over, and noted."""
     try:
         yield msgspec.json.decode(data)
         return
@@ -92,6 +100,7 @@ def _documents(data: bytes, name: str) -> Iterator[Any]:
             yield msgspec.json.decode(line)
         except (msgspec.DecodeError, RecursionError) as error:
             if number == len(lines) and number > 1:
+                torn.append(number)
                 return
             raise UsageError(
                 f"{name or 'The recording'}: line {number} is not JSON",
@@ -128,7 +137,7 @@ def _openai(documents: Sequence[Any]) -> list[Trajectory]:
     return [_conversation([one for one in documents if isinstance(one, dict)], {})]
 
 
-def _conversation(messages: Iterable[Any], around: dict[str, Any]) -> Trajectory:
+def _conversation(messages: Sequence[Any], around: dict[str, Any]) -> Trajectory:
     known = [one for one in messages if isinstance(one, dict)]
     facts = {
         key: value
@@ -142,6 +151,7 @@ def _conversation(messages: Iterable[Any], around: dict[str, Any]) -> Trajectory
         model=_text(around.get("model") or ""),
         system=_system(known),
         facts=facts,
+        left_out=_left_out(known) + sum(not isinstance(one, dict) for one in messages),
     )
 
 
@@ -158,7 +168,7 @@ def _turns(messages: Sequence[dict[str, Any]]) -> Iterator[Turn]:
         if one.get("role") == "user":
             yield Turn(said=_text(one.get("content")), at_ms=_time(one))
         elif one.get("role") == "assistant":
-            calls = tuple(_calls(one.get("tool_calls") or []))
+            calls = tuple(_calls(one.get("tool_calls") or _old_call(one)))
             answers: list[dict[str, Any]] = []
             while place < len(messages) and messages[place].get("role") in ("tool", "function"):
                 answers.append(messages[place])
@@ -172,6 +182,20 @@ def _turns(messages: Sequence[dict[str, Any]]) -> Iterator[Turn]:
                 model=_text(one.get("model") or ""),
                 at_ms=_time(one),
             )
+
+
+def _left_out(messages: Sequence[dict[str, Any]]) -> int:
+    """How many messages fit nowhere."""
+    known = ("system", "developer", "user", "assistant", "tool", "function")
+    answers = sum(one.get("role") in ("tool", "function") for one in messages)
+    told = sum(not told.missing for turn in _turns(messages) for told in turn.told)
+    return answers - told + sum(one.get("role") not in known for one in messages)
+
+
+def _old_call(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The one call of a message in OpenAI's older form."""
+    given = message.get("function_call")
+    return [{"function": given}] if isinstance(given, dict) else []
 
 
 def _calls(given: Any) -> Iterator[Call]:
@@ -256,6 +280,7 @@ def _agentdojo(run: dict[str, Any]) -> Trajectory:
         model=_text(run.get("pipeline_name") or ""),
         system=_system(messages),
         facts=facts,
+        left_out=_left_out(messages),
     )
 
 
@@ -346,11 +371,16 @@ def _text(value: Any) -> str:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        parts = [
-            _text(one.get("text", one.get("content", ""))) if isinstance(one, dict) else _text(one) for one in value
-        ]
+        parts = [_part(one) if isinstance(one, dict) else _text(one) for one in value]
         return "\n".join(part for part in parts if part)
     return msgspec.json.encode(value).decode(errors="replace")
+
+
+def _part(one: dict[str, Any]) -> str:
+    """A part's text; of one without (an image) only that it was there."""
+    if "text" in one or "content" in one:
+        return _text(one.get("text", one.get("content")))
+    return f"[{_text(one.get('type')) or 'a part without text'}]"
 
 
 def _time(one: dict[str, Any]) -> int:
