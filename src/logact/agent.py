@@ -167,6 +167,7 @@ class LogActAgent:
         self.hide_tools = tuple(hide_tools)
         self.reuse_reads_s = reuse_reads_s
         self.reads = Reads(chosen, lambda: inf if self.tuning.shares_reads else self.reuse_reads_s)
+        self.asks: Model | None = None  # stands before the model, if anything does
         self._observers: list[Callable[[State, Entry], None]] = [self.tuning.observe]
         if reuse_reads_s:
             self.tools = reusing(self.tools, self.reads)
@@ -542,7 +543,7 @@ class LogActAgent:
             raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")
         try:
             async with running(*parts.loops()):
-                run = await parts.driver(self.model, wait=wait).drive(run_id)
+                run = await parts.driver(self.asks or self.model, wait=wait).drive(run_id)
                 await parts.voter_host.tried()
         except BaseExceptionGroup as errors:
             raise only(errors) from None

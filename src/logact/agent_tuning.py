@@ -13,6 +13,7 @@ import msgspec
 from logact.core.views import Action
 from logact.entry import NewEntry, Notice
 from logact.errors import LogActError, UsageError
+from logact.introspection.token_reading import TUNED
 from logact.introspection.tokens import Measure, Optimization
 from logact.introspection.tuning import Tuning
 from logact.tools import Tool
@@ -20,7 +21,7 @@ from logact.tools import Tool
 if TYPE_CHECKING:
     from logact.agent import LogActAgent
 
-NAME = "apply_optimization"
+NAME = TUNED
 
 
 async def apply(agent: LogActAgent, optimization: Optimization, *, automatic: bool) -> list[int]:

@@ -115,14 +115,17 @@ class AgenticIntrospection:
         """What a swarm's agents spent their tokens on, folded from the log that they share."""
         return await swarm_log(swarm)
 
-    async def optimize_token_usage(self, swarm: Sequence[LogActAgent], *, automatic: bool = False) -> Optimized:
+    async def optimize_token_usage(
+        self, swarm: Sequence[LogActAgent], *, automatic: bool = False, digests: bool = False
+    ) -> Optimized:
         """Find what would save the swarm's agents tokens, and hand each its part.
 
-        ``automatic`` applies it at once; otherwise each agent's voters have to approve. With a model, it is asked
-        for more, in words that cite positions; if it fails, what was computed and applied stands. Raises what reading
-        and writing the log raises.
+        ``automatic`` applies it at once; otherwise each agent's voters have to approve. ``digests``: long texts that
+        another agent has read may be given in part, with a way to the whole. With a model, it is asked for more, in
+        words that cite positions; if it fails, what was computed and applied stands. Raises what reading and writing
+        the log raises.
         """
-        optimized = await optimize(swarm, automatic=automatic)
+        optimized = await optimize(swarm, automatic=automatic, digests=digests)
         if self.model is None:
             return optimized
         try:

@@ -45,10 +45,10 @@ async def swarm_log(swarm: Sequence[LogActAgent]) -> Spending:
     return await spending(swarm[0].log, [agent.agent_id for agent in swarm])
 
 
-async def optimize(swarm: Sequence[LogActAgent], *, automatic: bool) -> Optimized:
+async def optimize(swarm: Sequence[LogActAgent], *, automatic: bool, digests: bool = False) -> Optimized:
     """Compute, and hand each agent its part."""
     found = await swarm_log(swarm)
-    wanted = optimizations(found, [agent.agent_id for agent in swarm])
+    wanted = optimizations(found, [agent.agent_id for agent in swarm], digests=digests)
     applied = {
         agent.agent_id: await agent.apply_optimization(wanted[agent.agent_id], automatic=automatic) for agent in swarm
     }

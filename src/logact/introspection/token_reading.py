@@ -5,6 +5,7 @@ It only collects. What is wasted, ``tokens`` says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from logact import codec
 from logact.core.settling import ANSWER
 from logact.core.state import State
-from logact.entry import Entry, Inference, Intent, Output, Result, Run, Spec, Usage
+from logact.entry import Abort, Entry, Expiry, Inference, Input, Intent, Notice, Output, Result, Run, Spec, Usage
 from logact.errors import LogError
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
@@ -21,6 +22,18 @@ from logact.voters.conflict import ARGUMENTS, named, same_object
 
 READS_KEPT = 5000
 TEXT_CHARS_MAX = 100_000
+
+WHOLE = "whole_text"
+"""The tool of a swarm's agents that gives what a digest or a summary stands for."""
+
+TUNED = "apply_optimization"
+"""The tool by which an agent's tuning is proposed."""
+
+HANDED = re.compile(r"^\[Result of .+\]$", re.MULTILINE)
+"""Begins an earlier task's result in the text of a later one."""
+
+SUMMED_UP = "swarm_handover"
+"""The code of a notice that holds a summary of a result, and what it cost."""
 
 
 class Read(msgspec.Struct, kw_only=True):
@@ -44,6 +57,14 @@ class Read(msgspec.Struct, kw_only=True):
         return f"{self.tool} {self.digest}"
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """One request to a model: a digest of what it was asked, where its answer stands, and the tokens of both."""
+
+    digest: str
+    position: int
+    tokens: int
+
+
 class Work(msgspec.Struct, kw_only=True):
     """One run: who did it, with which model, what it used, and the words of what it did and answered."""
 
@@ -60,6 +81,10 @@ class Work(msgspec.Struct, kw_only=True):
     called: list[str] = []
     said: list[str] = []
     keys: list[str] = []
+    answers: int = 0
+    handed: int = 0
+    thread: str = ""
+    asked: list[Asked] = []
 
     @property
     def tokens(self) -> int:
@@ -99,7 +124,7 @@ async def spending(log: SharedLog, agents: Collection[str]) -> Spending:
 
 def _take(found: Spending, waiting: dict[int, Read], entry: Entry, agents: Collection[str]) -> None:
     said = entry.payload
-    if isinstance(said, Intent) and said.effect != "read" and said.tool != ANSWER:
+    if isinstance(said, Intent) and changes(said):
         mine = objects_of(said)
         for read in [*found.reads, *waiting.values()]:
             if not read.fresh_until and touches(mine, read.arguments):
@@ -110,11 +135,16 @@ def _take(found: Spending, waiting: dict[int, Read], entry: Entry, agents: Colle
         found.offered[said.agent] = said
     elif isinstance(said, Result):
         _result(found, waiting.pop(said.intent, None), entry, said)
+    elif isinstance(said, Notice) and said.code == SUMMED_UP and said.data.get("work") in found.works:
+        _summed_up(found.works[said.data["work"]], said)
     work = found.works.get(entry.run)
     if work is None:
         return
+    if isinstance(said, Input | Result | Abort | Expiry):
+        _told(work, said)
     work.last = entry.position
     if isinstance(said, Inference):
+        _asked(work, entry, said)
         work.model, work.turns = said.model, work.turns + 1
         work.broken += sum(1 for call in said.calls if call.broken)
         used = said.usage
@@ -138,7 +168,43 @@ def _take(found: Spending, waiting: dict[int, Read], entry: Entry, agents: Colle
             )
     elif isinstance(said, Output):
         work.output, work.ok = entry.position, said.ok
+        work.answers += 1
         work.said.append(said.text[:TEXT_CHARS_MAX])
+
+
+def _asked(work: Work, entry: Entry, said: Inference) -> None:
+    """What the model was asked, as a digest: its tools and model, and everything that was said in the run before."""
+    system = "" if said.base else next((one for one in said.context if isinstance(one, str)), "")
+    work.thread = codec.digest_of([work.thread, system])
+    digest = codec.digest_of([work.thread, said.model, said.tools_digest])
+    work.asked.append(Asked(digest, entry.position, said.usage.input_tokens + said.usage.output_tokens))
+    told = [said.text, *(f"{call.tool} {msgspec.json.encode(call.arguments).decode()}" for call in said.calls)]
+    work.thread = codec.digest_of([work.thread, *told])
+
+
+def _told(work: Work, said: Input | Result | Abort | Expiry) -> None:
+    """What the model is shown next."""
+    if isinstance(said, Input):
+        parts = HANDED.split(said.text)
+        work.handed += sum(len(part) for part in parts[1:])
+        told: object = [said.text, *(part.text or str(part.blob) for part in said.parts)]
+    elif isinstance(said, Result):
+        told = [said.value, said.blob.digest if said.blob is not None else "", said.error is not None]
+    else:
+        told = said.reason
+    work.thread = codec.digest_of([work.thread, told])
+
+
+def _summed_up(work: Work, said: Notice) -> None:
+    try:
+        used = msgspec.convert(said.data.get("usage", {}), Usage)
+    except msgspec.ValidationError:
+        return
+    work.usage = Usage(
+        input_tokens=work.usage.input_tokens + used.input_tokens,
+        output_tokens=work.usage.output_tokens + used.output_tokens,
+        cached_tokens=work.usage.cached_tokens + used.cached_tokens,
+    )
 
 
 def _result(found: Spending, read: Read | None, entry: Entry, said: Result) -> None:
@@ -158,6 +224,11 @@ def _result(found: Spending, read: Read | None, entry: Entry, said: Result) -> N
 def _text(value: object) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text[:TEXT_CHARS_MAX]
+
+
+def changes(said: Intent) -> bool:
+    """Whether an action may change what others read. How an agent is tuned is nothing that anybody reads."""
+    return said.effect != "read" and said.tool not in (ANSWER, TUNED)
 
 
 def objects_of(said: Intent) -> list[str]:

@@ -15,12 +15,13 @@ from typing import Any, Literal
 import msgspec
 
 from logact.entry import ToolSpec
-from logact.introspection.token_reading import Read, Spending, Work
+from logact.introspection.token_reading import WHOLE, Read, Spending, Work
 
-Kind = Literal["share", "hide", "reads", "model"]
-KINDS: tuple[Kind, ...] = ("share", "hide", "reads", "model")
+Kind = Literal["share", "hide", "reads", "model", "answers", "digests", "handover", "together"]
+KINDS: tuple[Kind, ...] = ("share", "hide", "reads", "model", "answers", "digests", "handover", "together")
 """Hand a text over instead of having it read again; offer fewer tools; answer a repeated read from the log; use a
-smaller model (never applied without a vote)."""
+smaller model (never applied without a vote); answer a repeated request to the model from the log; give digests of
+what others read (only if asked for); hand results over as summaries; keep related tasks on one agent."""
 
 RUNS_MIN = 3
 """So many runs show something before it counts as a habit."""
@@ -63,8 +64,8 @@ class Optimization(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Saving(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log shows: tokens per finished run that worked before and after a position. ``saved_pct`` is None
-    where one side has no runs."""
+    """What the log shows: tokens per answer of runs that ended before a position, and that began after it.
+    ``saved_pct`` is None where one side has no runs. What was paid for summaries is counted in."""
 
     runs_before: int
     runs_after: int
@@ -75,14 +76,24 @@ class Saving(msgspec.Struct, frozen=True, kw_only=True):
     saved_pct: float | None
 
 
-def optimizations(found: Spending, agents: Collection[str]) -> dict[str, Optimization]:
-    """For each agent what would save tokens, the same finding for the same reason."""
+def optimizations(found: Spending, agents: Collection[str], *, digests: bool = False) -> dict[str, Optimization]:
+    """For each agent what would save tokens, the same finding for the same reason. ``digests``: those, too."""
+    from logact.introspection.token_habits import answers, handovers, returns, told_again
+
     works = [work for work in found.works.values() if work.turns]
     shared = _shared(found, works)
+    habits = [*answers(found, works), *handovers(works), *(told_again(repeated(found), works) if digests else ())]
     return {
         agent: Optimization(
             agent=agent,
-            measures=(*shared, *_hidden(found, works, agent), *_repeats(found, works), *_models(works, agent)),
+            measures=(
+                *shared,
+                *_hidden(found, works, agent),
+                *_repeats(found, works),
+                *habits,
+                *returns(works, agent),
+                *_models(works, agent),
+            ),
         )
         for agent in agents
     }
@@ -108,13 +119,14 @@ def saving(found: Spending, position: int) -> Saving:
 def _mean(works: Sequence[Work], *, cached: bool = True) -> float:
     if not works:
         return 0.0
-    return round(sum(work.tokens - (0 if cached else work.usage.cached_tokens) for work in works) / len(works), 1)
+    spent = sum(work.tokens - (0 if cached else work.usage.cached_tokens) for work in works)
+    return round(spent / sum(max(1, work.answers) for work in works), 1)
 
 
 # --- reads ---------------------------------------------------------------------------------------------------------
 
 
-def _groups(found: Spending) -> list[list[Read]]:
+def repeated(found: Spending) -> list[list[Read]]:
     """Reads of one call that told the same to several runs, and that nothing has changed since."""
     groups: dict[tuple[str, str], list[Read]] = {}
     for read in found.reads:
@@ -128,7 +140,7 @@ def _shared(found: Spending, works: list[Work]) -> list[Measure]:
     measures = []
     if len(works) < RUNS_MIN:
         return []
-    for reads in _groups(found):
+    for reads in repeated(found):
         runs = {read.run for read in reads}
         if len(runs) < RUNS_MIN or len(runs) < SHARE_OF_RUNS * len(works):
             continue
@@ -179,7 +191,7 @@ def _used(rare: Sequence[set[str]], said: Sequence[str]) -> set[int]:
 
 def _repeats(found: Spending, works: list[Work]) -> list[Measure]:
     """Reads that several runs, or one run twice, made: answered from the log while nothing has changed."""
-    groups = _groups(found)
+    groups = repeated(found)
     within = [work for work in works if len(set(work.keys)) < len(work.keys)]
     if len(groups) + len(within) < 1 or len(works) < RUNS_MIN:
         return []
@@ -197,7 +209,7 @@ def _hidden(found: Spending, works: list[Work], agent: str) -> list[Measure]:
     if spec is None or len(works) < RUNS_MIN:
         return []
     called = {tool for work in works for tool in work.called}
-    idle = [tool for tool in spec.tools if tool.name not in called]
+    idle = [tool for tool in spec.tools if tool.name not in called and tool.name != WHOLE]
     if not idle:
         return []
     turns = sum(work.turns for work in works) / len(works)

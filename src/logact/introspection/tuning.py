@@ -9,15 +9,17 @@ from typing import Any
 
 import msgspec
 
-from logact.core.settling import ANSWER
 from logact.core.state import State
 from logact.entry import Entry, Intent, Notice
-from logact.introspection.token_reading import objects_of, touches
+from logact.introspection.token_reading import WHOLE, changes, objects_of, touches
 from logact.introspection.tokens import Measure
 from logact.logs.base import SharedLog, where
 
 APPLIED, UNDONE = "optimization_applied", "optimization_undone"
 """The codes of the notices that apply a change, and take it back."""
+
+DIGEST_CHARS_MIN = 2000
+"""A shorter text is given whole."""
 
 
 class Tuning:
@@ -27,16 +29,40 @@ class Tuning:
         self.agent = agent
         self.measures: dict[int, Measure] = {}
         self.stale: set[int] = set()
+        self.kept_back: set[str] = set()  # tools that are of use only where digests or summaries are given
 
     @property
     def hidden(self) -> frozenset[str]:
         """The tools that the model is not offered."""
-        return frozenset(name for one in self._of("hide") for name in one.data.get("tools", ()))
+        idle = {name for one in self._of("hide") for name in one.data.get("tools", ())}
+        needed = self.digests is not None or self.sums_up
+        return frozenset(idle - self.kept_back if needed else idle | self.kept_back)
 
     @property
     def shares_reads(self) -> bool:
         """Whether repeated reads are answered from the log."""
         return bool(self._of("reads"))
+
+    @property
+    def shares_answers(self) -> bool:
+        """Whether the model is spared requests that were answered before."""
+        return bool(self._of("answers"))
+
+    @property
+    def digests(self) -> dict[str, str] | None:
+        """The parts of long texts that were of use, by the text's digest; None where texts are given whole."""
+        found = self._of("digests")
+        return {key: part for one in found for key, part in one.data.get("parts", {}).items()} if found else None
+
+    @property
+    def sums_up(self) -> bool:
+        """Whether long results are handed over as summaries."""
+        return bool(self._of("handover"))
+
+    @property
+    def together(self) -> bool:
+        """Whether related tasks are kept on this agent, and done in one conversation."""
+        return bool(self._of("together"))
 
     def prompt(self, system: str) -> str:
         """The system prompt with what is handed over instead of being read again."""
@@ -65,7 +91,7 @@ class Tuning:
     def take(self, entry: Entry) -> None:
         """What an effective entry means for this agent."""
         said = entry.payload
-        if isinstance(said, Intent) and said.effect != "read" and said.tool != ANSWER:
+        if isinstance(said, Intent) and changes(said):
             changed = objects_of(said)
             for at, one in self.measures.items():
                 if one.kind == "share" and touches(changed, one.data.get("arguments", {})):
@@ -83,6 +109,9 @@ class Tuning:
         async for entry in log.read(after, matching=where(kinds=["Notice", "Intent"])):
             if entry.position not in self.measures:
                 self.take(entry)
+
+
+__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "UNDONE", "WHOLE", "Tuning"]
 
 
 def _read(given: Any) -> Measure | None:

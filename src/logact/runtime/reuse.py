@@ -15,7 +15,7 @@ from logact.codec import digest_of
 from logact.core.settling import ANSWER
 from logact.core.state import State
 from logact.entry import Compaction, Entry, Intent, Result
-from logact.introspection.token_reading import objects_of, touches
+from logact.introspection.token_reading import changes, objects_of, touches
 from logact.logs.base import SharedLog
 from logact.runtime import values
 from logact.tools import Tool, Toolbox, ToolContext
@@ -57,6 +57,8 @@ class Reads:
             if said.effect == "read":
                 if said.arguments_blob is None and len(self._waiting) < KNOWN_MAX:
                     self._waiting[entry.position] = said
+                return
+            if not changes(said):
                 return
             changed = objects_of(said)
             self._results = {

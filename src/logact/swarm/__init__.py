@@ -5,7 +5,8 @@ Everything that the agents agree on is an entry, so they may live in one process
 
 from logact.swarm.claims import Claims
 from logact.swarm.multi import MultiAgentLogAct, Task
-from logact.swarm.plan import SubTask, in_order
+from logact.swarm.plan import in_order
 from logact.swarm.swarm import Swarm, SwarmResult
+from logact.swarm.tasks import SubTask
 
 __all__ = ["Claims", "MultiAgentLogAct", "SubTask", "Swarm", "SwarmResult", "Task", "in_order"]

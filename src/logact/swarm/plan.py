@@ -6,15 +6,21 @@ appends nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import msgspec
 
+from logact.core.claiming import TASKS_MAX
 from logact.core.state import RunState, State
 from logact.entry import Entry, Notice
 from logact.errors import SpecError
-from logact.logs.base import SharedLog, where
+from logact.logs.base import Clause, Filter, SharedLog
+from logact.swarm.handover import handed
+from logact.swarm.related import Related
+from logact.swarm.tasks import SubTask
 
 PLAN, TASKS, FAILED = "swarm_plan", "swarm_tasks", "swarm_task_failed"
 """The codes of the notices that make up a plan: its beginning, further tasks, an attempt that came to nothing."""
@@ -23,37 +29,25 @@ SPOKESMEN = ("client", "driver")
 """The roles whose word about a plan counts."""
 
 
-class SubTask(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One part of a task. ``after`` are the tasks whose results it needs (it is told them), ``role`` is who may do
-    it ("": anybody), ``keep`` says what it belongs to: tasks of one kind are kept on one agent where that is asked.
-    """
-
-    name: str
-    text: str
-    after: tuple[str, ...] = ()
-    role: str = ""
-    keep: str = ""
-
-
 def as_plan(given: Iterable[SubTask | str]) -> tuple[SubTask, ...]:
     """A plan from tasks and plain texts. SpecError if two have one name, or one waits for what never comes."""
     tasks = tuple(
         one if isinstance(one, SubTask) else SubTask(name=f"{place:03}", text=one)
         for place, one in enumerate(given, start=1)
     )
-    names = [task.name for task in tasks]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    if len(tasks) > TASKS_MAX:
+        raise SpecError("The plan has too many tasks", received=str(len(tasks)), expected=f"at most {TASKS_MAX}")
+    names = Counter(task.name for task in tasks)
+    twice = sorted(name for name, often in names.items() if often > 1)
     if twice:
         raise SpecError("Two tasks of a plan have one name", received=", ".join(twice))
     missing = sorted({name for task in tasks for name in task.after if name not in names})
     if missing:
         raise SpecError("A task waits for one that is not in the plan", received=", ".join(missing))
-    done: set[str] = set()
-    while len(done) < len(tasks):
-        ready = [task.name for task in tasks if task.name not in done and done.issuperset(task.after)]
-        if not ready:
-            raise SpecError("Tasks of the plan wait for each other", received=", ".join(sorted(set(names) - done)))
-        done.update(ready)
+    try:
+        TopologicalSorter({task.name: task.after for task in tasks}).prepare()
+    except CycleError as error:
+        raise SpecError("Tasks of the plan wait for each other", received=", ".join(error.args[1])) from error
     return tasks
 
 
@@ -73,20 +67,24 @@ class Board:
         self.run = run
         self.tasks: dict[str, SubTask] = {}
         self.failures: dict[str, list[str]] = {}
+        self.summaries: dict[str, str] = {}
+        self.related = Related(run)
         self.version = 0
         self._seen = 0
 
     async def load(self, log: SharedLog, upto: int) -> None:
         """Read what stands in the log up to a position; from there on ``observe`` is told."""
-        matching = where(kinds=["Notice"], runs=[self.run])
-        async for entry in log.read(self.run - 1, upto=upto, matching=matching):
+        plan, works = Clause(runs=(self.run,)), Clause(kinds=("Run", "Input", "Intent", "Claim"))
+        async for entry in log.read(self.run - 1, upto=upto, matching=Filter((plan, works))):
             self.take(entry)
+            self.related.take(entry)
         self._seen = max(self._seen, upto)
 
     def observe(self, state: State, entry: Entry) -> None:
         """One more entry of the log."""
         if entry.position <= self._seen or state.verdict:
             return
+        self.related.take(entry)
         if entry.run == self.run:
             self.version += 1
             self.take(entry)
@@ -99,6 +97,8 @@ class Board:
         if notice.code in (PLAN, TASKS):
             for task in _tasks(notice.data):
                 self.tasks.setdefault(task.name, task)
+        elif (short := handed(entry)) is not None:
+            self.summaries[short[0]] = short[1]
         elif notice.code == FAILED:
             self.failures.setdefault(str(notice.data.get("task")), []).append(notice.message)
 

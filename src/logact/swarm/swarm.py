@@ -14,24 +14,30 @@ from typing import Any
 import msgspec
 
 from logact import codec
-from logact.agent import LogActAgent
+from logact.agent import LogActAgent, _model
 from logact.agent_parts import only, running
 from logact.agent_results import Answer
 from logact.core.state import RunState, State
 from logact.core.views import Action
 from logact.entry import Output, Run, own
 from logact.errors import AgentBusy, KeyConflict, LimitReached, RunStopped, SpecError, UsageError
+from logact.introspection.tuning import WHOLE
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.host import Host
+from logact.swarm import answers, digests
 from logact.swarm.claims import LEASE_S
-from logact.swarm.plan import PLAN, Board, SubTask, as_plan, notice_of
+from logact.swarm.plan import PLAN, Board, as_plan, notice_of
 from logact.swarm.sharing import equip
 from logact.swarm.talk import Talk
+from logact.swarm.tasks import SubTask
 from logact.swarm.worker import FollowUps, Worker
 from logact.voters.base import Voter
 
 ATTEMPTS_MAX = 3
+
+UNSHARED = frozenset({"read_mail", "look_around", WHOLE})
+"""What these read is the log, which always changes, or what was asked for whole."""
 JOIN_LOOK_S = 1.0
 
 PLANNER_SYSTEM = """\
@@ -61,8 +67,10 @@ class Swarm:
     ``join(task, answers)`` makes the answer of the whole; without it the answers are put together in the plan's
     order. A claim lasts ``lease_s`` seconds unless it is renewed; a task that failed ``attempts_max`` times is not
     tried again. ``voters`` judge the joined answer. ``talk`` gives the agents tools to write to each other and to
-    look at each other's actions; ``sees`` limits whom an agent may look at. ``together`` keeps tasks with one
-    ``keep`` on one agent where it can.
+    look at each other's actions; ``sees`` limits whom an agent may look at, and whose texts and results it is given.
+    ``together`` keeps related tasks on one agent where it can, in one conversation: those with one ``keep``, that
+    wait for each other, or that are about what others read. ``handover``: long results are handed on as summaries,
+    made once, by this model (True: by that of the agent whose result it is).
     """
 
     def __init__(
@@ -81,6 +89,7 @@ class Swarm:
         talk: bool = False,
         sees: Callable[[str, str], bool] | None = None,
         together: bool = False,
+        handover: Model | str | bool = False,
     ) -> None:
         if not agents and log is None:
             raise UsageError("A swarm needs agents, or a log to look at", todo="Swarm([agent, ...])")
@@ -105,8 +114,16 @@ class Swarm:
         if talk:
             for agent in self.agents:
                 self.talk.equip(agent)
+        for agent in self.agents:
+            agent.tools = digests.undigested(agent.tools)
         self.known = [equip(agent) for agent in self.agents]
-        self._kept: dict[str, str] = {}
+        self.texts = [digests.equip(agent, sees, UNSHARED) for agent in self.agents]
+        for agent in self.agents:
+            answers.equip(agent)
+        self.handover = _model(handover) if isinstance(handover, str) else handover
+        if self.handover:
+            for agent in self.agents:
+                agent.tuning.kept_back.discard(WHOLE)
 
     # --- a whole task --------------------------------------------------------------------------------------------
 
@@ -223,17 +240,9 @@ class Swarm:
             attempts_max=self.attempts_max,
             follow_ups=self.follow_ups,
             prepare=self.talk.prepare if self.talk.equipped else None,
-            choose=self._choose if self.together else None,
+            together=self.together,
+            handover=agent.model if self.handover is True else self.handover or None,
         )
-
-    def _choose(self, agent: LogActAgent, ready: list[SubTask]) -> SubTask:
-        """Keep what belongs together on one agent; what nobody began yet goes to who asks."""
-        mine = [task for task in ready if task.keep and self._kept.get(task.keep) == agent.agent_id]
-        free = [task for task in ready if not task.keep or task.keep not in self._kept]
-        chosen = (mine or free or ready)[0]
-        if chosen.keep:
-            self._kept.setdefault(chosen.keep, agent.agent_id)
-        return chosen
 
     async def _planned(self, task: str) -> Iterable[SubTask | str]:
         if self.planner is None:

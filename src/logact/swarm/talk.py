@@ -15,7 +15,7 @@ from logact.agent import LogActAgent
 from logact.core.views import LogEntry
 from logact.entry import Mail
 from logact.logs.base import SharedLog, where
-from logact.swarm.plan import SubTask
+from logact.swarm.tasks import SubTask
 from logact.tools import Tool, Toolbox, ToolContext
 
 LOOK_MAX = 20

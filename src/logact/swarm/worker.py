@@ -12,17 +12,24 @@ from logact import env as environment
 from logact.agent import LogActAgent
 from logact.agent_parts import Parts, running
 from logact.agent_results import Answer
-from logact.core.state import State
-from logact.entry import NewEntry, Notice, Output
+from logact.core.state import RunState, State
+from logact.entry import Limits, NewEntry, Notice, Output
 from logact.errors import ConditionFailed, Fenced, LogActError, LogError, ReadOnlyIncarnation, RunStopped
+from logact.introspection.tuning import WHOLE
+from logact.models.base import Model
 from logact.swarm.claims import Claims
-from logact.swarm.plan import FAILED, TASKS, Board, SubTask, notice_of
+from logact.swarm.handover import summary
+from logact.swarm.plan import FAILED, TASKS, Board, notice_of
+from logact.swarm.tasks import SubTask, part_of
 
 LOOK_S = 1.0
 """How often an idle worker looks for claims whose holder is gone."""
 
 RESULT_CHARS_MAX = 8000
-"""How much of an earlier result a later task is handed; the log holds all of it."""
+"""How much of an earlier result a later task is handed where it is not summed up; the log holds all of it."""
+
+CONVERSATION_TOKENS_MAX = 20_000
+"""A conversation is not gone on with for another task once its context is so long."""
 
 FollowUps = Callable[[SubTask, Answer], Iterable[SubTask | str]]
 Prepare = Callable[[LogActAgent, SubTask], Awaitable[str]]
@@ -41,7 +48,8 @@ class Worker:
         attempts_max: int,
         follow_ups: FollowUps | None = None,
         prepare: Prepare | None = None,
-        choose: Callable[[LogActAgent, list[SubTask]], SubTask] | None = None,
+        together: bool = False,
+        handover: Model | None = None,
     ) -> None:
         self.agent = agent
         self.run = run
@@ -50,7 +58,8 @@ class Worker:
         self.attempts_max = attempts_max
         self.follow_ups = follow_ups
         self.prepare = prepare
-        self.choose = choose
+        self._together = together
+        self.handover = handover
         self.completed = 0
         self.board = Board(run)
 
@@ -58,6 +67,17 @@ class Worker:
     def name(self) -> str:
         """The agent's name."""
         return self.agent.agent_id
+
+    @property
+    def _plan(self) -> RunState | None:
+        """The plan's run as this agent's process has it."""
+        parts = self.agent._parts
+        return parts.host.state.runs.get(self.run) if parts is not None else None
+
+    @property
+    def together(self) -> bool:
+        """Whether related tasks are kept on this agent."""
+        return self._together or self.agent.tuning.together
 
     async def work(self) -> int:
         """Work until the plan is over. How many tasks this agent completed."""
@@ -111,8 +131,8 @@ class Worker:
 
     def _chosen(self, ready: list[SubTask]) -> SubTask:
         """Which of the ready tasks: not all agents the same one, or all but one would ask in vain."""
-        if self.choose is not None:
-            return self.choose(self.agent, ready)
+        if self.together:
+            return self.board.related.chosen(self.name, ready, self.board.tasks)
         return ready[sum(map(ord, self.name)) % len(ready)]
 
     async def _wait(self, parts: Parts, claims: Claims) -> None:
@@ -142,7 +162,7 @@ class Worker:
         if answer is None:
             await self._failed(claims, task, why)
             return
-        before: list[NewEntry] = []
+        before = await self._handed_on(parts, task, answer)
         more = list(self.follow_ups(task, answer)) if self.follow_ups is not None else []
         if more:
             tasks = [
@@ -153,6 +173,17 @@ class Worker:
             before.append(parts.host.entry(notice, "driver", self.name, run=self.run))
         if await claims.complete(task.name, self.name, answer.position, before=before):
             self.completed += 1
+
+    async def _handed_on(self, parts: Parts, task: SubTask, answer: Answer) -> list[NewEntry]:
+        """The summary of a result that others wait for, where results are summed up."""
+        model = (
+            self.handover if self.handover is not None else self.agent.model if self.agent.tuning.sums_up else None
+        )
+        needed = any(task.name in other.after for other in self.board.tasks.values())
+        if model is None or not needed:
+            return []
+        notice = await summary(model, task.name, answer.text, self.run, answer.position, work=answer.run)
+        return [parts.host.entry(notice, "driver", self.name, run=self.run)] if notice is not None else []
 
     async def _tried(self, parts: Parts, task: SubTask) -> tuple[Answer | None, str]:
         """The agent's answer, or None and why there is none. What ends the whole work is raised."""
@@ -189,28 +220,57 @@ class Worker:
 
     async def _answered(self, parts: Parts, task: SubTask) -> Answer:
         """The agent's answer to a task: an earlier life's, if it gave one, or a run that goes on, or a new one."""
-        text = await self._text(parts, task)
-        mine = [
-            run
-            for run in parts.host.state.runs.values()
-            if (run.agent, run.parent) == (self.name, self.run) and run.title.partition("\n")[0] == _headline(task)
-        ]
-        plan = parts.host.state.runs[self.run]
+        runs = parts.host.state.runs
+        done = runs[self.run].done.values()
+        mine = [one for one in runs.values() if (one.agent, one.parent) == (self.name, self.run)]
         for run in mine:
-            if run.status == "finished" and run.ok and run.output not in plan.done.values():
-                output = (await parts.host.log.get(run.output)).payload
-                if isinstance(output, Output):
-                    return Answer(run=run.id, text=output.text, value=output.value, ok=True, position=run.output)
+            if run.status == "stopped" or (run.status == "finished" and (run.output in done or not run.ok)):
+                continue
+            if self._task_of(run) != task.name:
+                continue
             if run.status == "running":
                 return await self.agent.run(run.title, parent=self.run)
+            output = (await parts.host.log.get(run.output)).payload
+            if isinstance(output, Output):
+                return Answer(run=run.id, text=output.text, value=output.value, ok=True, position=run.output)
+        text = await self._text(parts, task)
+        before = [run for run in mine if self._goes_on_with(run, task)] if self.together else []
+        if before:
+            return await self.agent.send(text + self._changed(before[-1]), before[-1].id)
         return await self.agent.run(text, parent=self.run, new=True)
+
+    def _task_of(self, run: RunState) -> str:
+        """The task that a run is at: what it was told last, if it is a conversation about several."""
+        told = self.board.related.told.get(run.id)
+        return told[-1] if told else part_of(run.title)
+
+    def _goes_on_with(self, run: RunState, task: SubTask) -> bool:
+        """Whether a task is told as a further message of an earlier run: a related one, and not too long."""
+        plan, board = self._plan, self.board
+        if plan is None or run.status != "finished" or not run.ok or run.limits != Limits():
+            return False
+        if run.context_tokens > CONVERSATION_TOKENS_MAX or run.output not in plan.done.values():
+            return False
+        mine = [board.tasks[name] for name in board.related.told.get(run.id, ()) if name in board.tasks]
+        return any(board.related.tie(task, other, board.tasks.values()) > 0 for other in mine)
+
+    def _changed(self, run: RunState) -> str:
+        """Says what others may have changed of what this conversation has read."""
+        related = self.board.related
+        changed = related.changed(related.told.get(run.id, ()), self.name, run.last)
+        return f"\n[Perhaps changed by others since you read it: {', '.join(changed)}]" if changed else ""
 
     async def _text(self, parts: Parts, task: SubTask) -> str:
         """What the agent is told: the task, the results that it needs, and what is prepared for it."""
-        said = [_headline(task), task.text]
+        said = [f"Task {task.name}", task.text]
         plan = parts.host.state.runs[self.run]
         for name in task.after:
-            output = (await parts.host.log.get(plan.done[name])).payload
+            at = plan.done[name]
+            short = self.board.summaries.get(name)
+            if short is not None:
+                said.append(f"[Result of {name}]\n{short}\n[in short; the whole: {WHOLE} with position {at}]")
+                continue
+            output = (await parts.host.log.get(at)).payload
             if isinstance(output, Output):
                 said.append(f"[Result of {name}]\n{output.text[:RESULT_CHARS_MAX]}")
         if self.prepare is not None:
@@ -225,7 +285,3 @@ class Worker:
 
 class _Lost(Exception):
     """The claim is somebody else's."""
-
-
-def _headline(task: SubTask) -> str:
-    return f"Task {task.name}"
