@@ -15,7 +15,7 @@ from logact.entry import Vote as VoteEntry
 from logact.introspection.changes import problem
 from logact.introspection.costs import costs
 from logact.introspection.performance import Performance, performance
-from logact.introspection.profile import RUNS_KEPT, Profile, RunProfile, Sums, Tally
+from logact.introspection.profile import RUNS_DETAILED, RUNS_KEPT, Profile, RunProfile, Sums, Tally
 from logact.introspection.profile_scope import sums_of
 from logact.introspection.profile_sums import let_go
 from logact.introspection.profiler import Folded, folded
@@ -315,5 +315,21 @@ def test_repeated_reads_are_a_cache_to_apply() -> None:
         assert made.change is not None
         assert (made.change.setting, problem(made.change)) == ("agent.reuse_reads_s", "")
         assert len(made.cites) == 4
+
+    run(work())
+
+
+def test_details_that_are_let_go_keep_their_sums() -> None:
+    """Of runs beyond those with details, what was asked again stays counted, in the run and for the agent."""
+
+    async def work() -> None:
+        async with open_log("memory:") as log:
+            found = await asked(looker(log), tasks=("look",) * (RUNS_DETAILED + 8), log=log)
+            known = await folded(log)
+        assert found.tokens.again == (RUNS_DETAILED + 7) * 320
+        assert sum(one.count for one in found.asked_again) == 2 * (RUNS_DETAILED + 7)
+        second = sorted(known.profile.runs)[1]
+        assert not known.profile.runs[second].steps
+        assert found_of(known, run=second).tokens.again == 320
 
     run(work())

@@ -173,7 +173,7 @@ def performance(
             cached=sum(one.model.cached_tokens for one in every),
             aside=sum(one.side_tokens for one in every),
             wasted=sum(one.wasted_tokens for one in every),
-            again=sum(one.tokens for one in again),
+            again=sum(one.again_tokens for one in every),
         ),
         usd=sum(one.model.cost_usd + one.side_usd for one in every) if priced else None,
         models=rows_of(sums.models, by="tokens"),

@@ -172,7 +172,7 @@ class RunProfile(msgspec.Struct, omit_defaults=True, kw_only=True):
     ``retries`` counts actions that try an earlier one again; ``streak`` rejections in a row. ``loop`` is the longest
     loop that ``core.watching`` saw, ``idle_max`` the most actions in a row that brought nothing. ``heard`` are
     digests of what came into its context since the latest turn, ``asked`` is that of what this turn was shown and
-    said. ``runs`` is how many runs this is the sum of.
+    said. ``runs`` is how many runs this is the sum of. ``again_tokens`` went to questions whose answer the log held.
     """
 
     id: int
@@ -206,6 +206,7 @@ class RunProfile(msgspec.Struct, omit_defaults=True, kw_only=True):
     tool_ms: float = 0.0
     wait_ms: float = 0.0
     retry_ms: float = 0.0
+    again_tokens: int = 0
     wasted_tokens: int = 0
     wasted_usd: float = 0.0
     wasted_at: list[int] = []

@@ -49,9 +49,10 @@ def let_go(profile: Profile) -> None:
     if len(detailed) > RUNS_DETAILED:
         oldest = min(detailed, key=lambda run: (run.status == "running", run.last_ms, run.id))
         oldest.steps, oldest.repeats, oldest.topic, oldest.heard = [], {}, [], {}
-        lists = Sums(slowest=oldest.sums.slowest, dearest=oldest.sums.dearest, largest=oldest.sums.largest)
+        sums = oldest.sums
+        lists = Sums(slowest=sums.slowest, dearest=sums.dearest, largest=sums.largest, again=sums.again)
         add(_older(profile, oldest.agent).sums, lists)
-        oldest.sums.slowest, oldest.sums.dearest, oldest.sums.largest = [], [], []
+        sums.slowest, sums.dearest, sums.largest, sums.again = [], [], [], {}
     if len(profile.runs) > RUNS_KEPT:
         gone = next((run for run in profile.runs.values() if run.status != "running"), None)
         if gone is None:
@@ -84,6 +85,7 @@ _ADDED = (
     "tool_ms",
     "wait_ms",
     "retry_ms",
+    "again_tokens",
     "wasted_tokens",
     "wasted_usd",
     "side_tokens",

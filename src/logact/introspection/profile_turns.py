@@ -143,6 +143,7 @@ def _repeated(run: RunProfile, entry: Entry, said: Inference, key: str, first: i
     usage = said.usage
     again.count += 1
     again.tokens += usage.input_tokens + usage.output_tokens
+    run.again_tokens += usage.input_tokens + usage.output_tokens
     again.ms += said.latency_ms
     again.cost_usd += usage.cost_usd or 0.0
     again.priced += usage.cost_usd is not None
