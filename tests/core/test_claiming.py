@@ -122,18 +122,19 @@ def test_a_task_needs_its_run(log: Log) -> None:
     assert log.why == f"run {plan} is finished: its tasks are closed"
 
 
-def test_a_driver_claims_in_its_own_name_and_lapses_nothing(log: Log) -> None:
-    """The right of a driver ends at its own name; that a holder is gone, a recoverer says."""
+def test_a_driver_claims_tasks_of_runs_and_lapses_nothing(log: Log) -> None:
+    """One connection may claim for several agents; that a holder is gone, a recoverer says."""
     plan = log.run("swarm")
     at = log.say(Claim(task="t", agent="ann", run=plan), role="driver", name="ann")
     assert not log.why
+    log.say(Claim(task="v", agent="ann", run=plan), role="driver", name="all")
+    assert not log.why
     for wrong in (
-        Claim(task="u", agent="ann", run=plan),
         Claim(task="u", agent="bob"),
         Claim(task="t", agent="bob", run=plan, lapses=at),
     ):
         log.say(wrong, role="driver", name="bob")
-        assert log.why == "the role 'driver' may append a Claim only of a run's task, in its own name"
+        assert log.why == "the role 'driver' may append a Claim only of a run's task"
 
 
 def test_the_number_of_tasks_is_limited(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:

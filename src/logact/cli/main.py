@@ -45,6 +45,7 @@ COMMANDS = {
     "ask": ("introspect", "Ask a log a question in plain words."),
     "simulate": ("simulate", "Your own agent under crashes and faults."),
     "skill": ("simulate", "How to use LogAct, for agents."),
+    "swarm": ("swarm", "Agents that share a task: run, and who does what."),
     "driver": ("parts", "Play one part of an agent: it asks the model."),
     "voter": ("parts", "Play one part: it judges what is proposed."),
     "decider": ("parts", "Play one part: it turns votes into decisions."),

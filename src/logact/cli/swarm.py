@@ -1,0 +1,200 @@
+"""``logact swarm``: agents of a specification share a task, and what the log says of it."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from logact.cli import look
+from logact.cli.common import existing_log, go, json_option, put, put_json
+from logact.errors import SpecError, UsageError
+from logact.logs.url import open_log
+from logact.spec import build_agent, load_spec, model_of
+from logact.swarm import SubTask, Swarm, SwarmResult
+from logact.swarm.looking import SwarmLook
+from logact.swarm.looking import look as looked
+
+AGENTS_MAX = 100
+
+
+@click.group("swarm")
+def swarm_command() -> None:
+    """Agents that share one task through one log: who does what, and what it cost.
+
+    \b
+    Example:
+      logact swarm run logact.toml "review the module" --plan plan.toml
+      logact swarm show logact.toml --follow
+    """
+
+
+@swarm_command.command("run")
+@click.argument("spec", type=click.Path())
+@click.argument("task")
+@click.option("--plan", type=click.Path(), metavar="FILE", help="The tasks, in TOML or JSON; else the model splits.")
+@click.option(
+    "--agents",
+    type=click.IntRange(1, AGENTS_MAX),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How many agents this process plays.",
+)
+@click.option(
+    "--first",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="The number in the first one's name; other processes take others.",
+)
+@click.option("--together", is_flag=True, help="Keep related tasks on one agent, in one conversation.")
+@click.option("--handover", is_flag=True, help="Hand long results over as summaries.")
+@click.option("--talk", is_flag=True, help="Let the agents write to each other and see what the others do.")
+@click.option(
+    "--lease",
+    "lease_s",
+    type=click.FloatRange(min=0.1),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a claim lasts unless it is renewed.",
+)
+@json_option
+def swarm_run(
+    spec: str, task: str, *, plan: str | None, agents: int, first: int, lease_s: float, as_json: bool, **how: Any
+) -> None:
+    """Share TASK among agents as SPEC describes them, and print the joined answer.
+
+    The agents are NAME-1, NAME-2 and so on, each with SPEC's tools, voters and limits. The same command in another
+    process (with another --first) joins in; after a crash it goes on. FILE holds [[task]] tables (or a list) with
+    name, text, and perhaps after, role and keep; or plain texts.
+
+    \b
+    Examples:
+      logact swarm run logact.toml "review the module" --plan plan.toml
+      logact swarm run logact.toml "review the module" --agents 5 --first 6
+    """
+    wanted = load_spec(spec)
+    tasks = read_plan(Path(plan)) if plan is not None else None
+
+    async def inside() -> SwarmResult:
+        async with open_log(wanted.log_url, **wanted.keys) as log:
+            made = [
+                build_agent(wanted, log=log, agent_id=f"{wanted.agent.name}-{number}")
+                for number in range(first, first + agents)
+            ]
+            planner = None if tasks is not None else model_of(wanted)
+            swarm = Swarm(
+                made, log, name=f"{wanted.agent.name}-swarm", planner=planner, lease_s=lease_s, voters=(), **how
+            )
+            found: SwarmResult = await swarm.run(task, tasks)
+            return found
+
+    result = go(inside())
+    if as_json:
+        answers = {name: {"position": one.position, "text": one.text} for name, one in result.results.items()}
+        put_json({"run": result.run, "position": result.position, "text": result.text, "results": answers})
+    else:
+        put([look.clean(line) for line in result.text.split("\n")])
+
+
+@swarm_command.command("show")
+@click.argument("log")
+@click.option("--run", type=int, default=0, metavar="N", help="The task of this run; else the last.")
+@click.option("--follow", is_flag=True, help="Show it again whenever something changes, until it is over.")
+@json_option
+def swarm_show(log: str, *, run: int, follow: bool, as_json: bool) -> None:
+    """The tasks of a swarm in LOG: who has them, what failed, tokens, and what changes saved.
+
+    LAPSES are claims that were ended since their holder was gone. What a change saved is measured: tokens per answer
+    of its agent's runs before and after it.
+
+    \b
+    Examples:
+      logact swarm show logact.toml
+      logact swarm show ops.db --follow
+
+    \b
+    Exit codes: 0 done or under way; 1 a task failed, or the whole was stopped.
+    """
+
+    async def inside() -> SwarmLook:
+        async with existing_log(log) as opened:
+            before: SwarmLook | None = None
+            while True:
+                found = await looked(opened, run)
+                if found != before:
+                    _show(found, as_json, again=before is not None)
+                before = found
+                if not follow or found.status != "running":
+                    return found
+                await opened.open()
+                await opened.engine.wait(await opened.engine.tail(), 1.0)
+
+    found = go(inside())
+    if found.status == "stopped" or any(one.failures and one.status != "done" for one in found.tasks):
+        raise click.exceptions.Exit(1)
+
+
+def read_plan(path: Path) -> list[SubTask | str]:
+    """The tasks in a file. SpecError if it holds none, or something else; UsageError if it is not there."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError("The plan cannot be read", received=f"{path}: {error.strerror}") from error
+    given: Any
+    try:
+        given = msgspec.json.decode(data) if path.suffix == ".json" else tomllib.loads(data.decode())
+        given = given.get("task", given) if isinstance(given, dict) else given
+        return msgspec.convert(given, list[SubTask | str])
+    except (msgspec.MsgspecError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(
+            "The plan's file holds no plan",
+            received=f"{path}: {error}",
+            expected='tables such as [[task]] name = "a" text = "..." after = ["b"], or a list of texts',
+        ) from error
+
+
+def _show(found: SwarmLook, as_json: bool, *, again: bool) -> None:
+    if as_json:
+        put_json(msgspec.to_builtins(found))
+        return
+    if again:
+        put("")
+    done = sum(1 for one in found.tasks if one.status == "done")
+    put(look.wrapped("task", f"{look.clean(found.title)} (run {found.run} of {found.swarm}, {found.status})"))
+    money = f", {found.usd:.4f} USD" if found.usd else ""
+    put(look.wrapped("so far", f"{done} of {len(found.tasks)} done, {found.tokens} tokens ({found.cached_tokens} "
+                               f"cached){money}"))  # fmt: skip
+    rows = [
+        [
+            look.fit(look.clean(one.name), 16),
+            one.status,
+            look.fit(look.clean(one.agent or "-"), 16),
+            str(one.claims),
+            str(one.lapses),
+            str(len(one.failures)),
+            str(one.tokens),
+            str(one.result or "-"),
+        ]
+        for one in found.tasks
+    ]
+    head = ["TASK", "STATUS", "AGENT", "CLAIMS", "LAPSES", "FAILED", "TOKENS", "RESULT"]
+    put(["", *look.table(rows, head=head, right=(3, 4, 5, 6, 7))])
+    for one in found.tasks:
+        if one.failures and one.status != "done":
+            put(look.wrapped("failed", f"{look.clean(one.name)}: {look.clean(one.failures[-1])}"))
+    if found.changes:
+        put("")
+    for change in found.changes:
+        saved = "undone" if change.undone else "not measured yet" if change.saved_pct is None else (
+            f"{change.saved_pct:g} % fewer tokens per answer ({change.before:g} before, {change.after:g} after)"
+        )  # fmt: skip
+        put(look.wrapped("saved", f"{look.clean(change.agent)}, {change.kind} at {change.position}: {saved}"))
+    if found.shared_answers:
+        put(look.wrapped("spared", look.count(found.shared_answers, "request") + " answered from the log"))
