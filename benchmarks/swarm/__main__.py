@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.common import Benchmark, median, work_directory
 from benchmarks.swarm.provider import CACHED_SHARE
-from benchmarks.swarm.scale import TASKS_MIN, scale
+from benchmarks.swarm.scale import FULL, TASKS_MIN, scale
 from benchmarks.swarm.work import AGENTS, once
 
 
@@ -46,6 +46,13 @@ def main() -> None:
         with work_directory() as where:
             levels[str(agents)] = scale(where, agents, seed, kills=kills, tasks=tasks)
         bench.progress(f"{agents} agents: {levels[str(agents)]}")
+    whole: dict[str, Any] = {}
+    for agents, processes, kills in ((1, 1, 0), (10, 1, 0), (100, 1, 0), (10, 5, 1 if bench.quick else 3)):
+        name = f"{agents} in {processes}"
+        with work_directory() as where:
+            tasks = 40 if bench.quick else 100
+            whole[name] = scale(where, agents, seed, kills=kills, tasks=tasks, processes=processes, child=FULL)
+        bench.progress(f"{name} processes, whole agents: {whole[name]}")
     if model:
         bench.notes.append("the provider's own count of tokens stands in the logs; the local server counted nothing")
     bench.notes += [
@@ -53,6 +60,7 @@ def main() -> None:
         "o200k vocabulary; raw_tokens_* count cached input whole",
         "the model is a local server that speaks a provider's protocol, follows fixed rules, and sees only requests: "
         "it does not know whether introspection is on; what a model of flesh saves may differ",
+        "whole_agents (agents in processes) have folds, drivers and runs of their own, and scripted models",
         "in scale the agents are light workers that share their process's fold; two processes, killed at random",
     ]
     tokens_off, tokens_on = (round(median([one["billed"] for one in runs])) for runs in (off, on))
@@ -74,6 +82,7 @@ def main() -> None:
             "off": off,
             "on": on,
             "scale": levels,
+            "whole_agents": whole,
         }
     )
 

@@ -24,13 +24,19 @@ PROCESSES = 2
 TASKS_MIN = 200
 
 
-def scale(where: Path, agents: int, seed: int, *, kills: int, tasks: int) -> dict[str, Any]:
-    """One number of agents."""
+LIGHT, FULL = "benchmarks.swarm.scale_child", "benchmarks.swarm.full_child"
+"""What a process plays: light workers that share its fold, or whole agents."""
+
+
+def scale(
+    where: Path, agents: int, seed: int, *, kills: int, tasks: int, processes: int = PROCESSES, child: str = LIGHT
+) -> dict[str, Any]:
+    """One number of agents, spread over so many processes."""
     url, marks = f"sqlite:///{where}/scale{agents}.db", where / f"marks{agents}"
     run = asyncio.run(_begin(url, tasks))
     draw = random.Random(seed)
     targets = sorted(draw.randrange(tasks // 10, tasks * 7 // 10) for _ in range(kills))  # done by then
-    processes = min(PROCESSES, agents)
+    processes = min(processes, agents)
     each, named = -(-agents // processes), 0
     living: list[subprocess.Popen[bytes]] = []
     killed, began = 0, time.monotonic()
@@ -41,7 +47,7 @@ def scale(where: Path, agents: int, seed: int, *, kills: int, tasks: int) -> dic
                 if any(one.returncode == 0 for one in ended):
                     break  # the plan is done
                 living = [one for one in living if one.poll() is None]
-                living.append(_child(url, run, named, each, tasks, marks))
+                living.append(_child(child, url, run, named, each, tasks, marks))
                 named += each
             if any(one.poll() == 0 for one in living) or time.monotonic() - began > 240:
                 break
@@ -67,10 +73,12 @@ def scale(where: Path, agents: int, seed: int, *, kills: int, tasks: int) -> dic
     }
 
 
-def _child(url: str, run: int, first: int, count: int, tasks: int, marks: Path) -> subprocess.Popen[bytes]:
+def _child(
+    module: str, url: str, run: int, first: int, count: int, tasks: int, marks: Path
+) -> subprocess.Popen[bytes]:
     given = [url, str(run), str(first), str(count), str(tasks), str(marks)]
     return subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.swarm.scale_child", *given],
+        [sys.executable, "-m", module, *given],
         cwd=ROOT,
         env=child_environment(),
         start_new_session=True,

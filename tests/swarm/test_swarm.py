@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import pytest
 from logact import Action, LogActAgent, LogEntry, Tool, Voter, open_log
 from logact.agent_results import Answer
 from logact.core.state import Held
-from logact.entry import Claim, Notice, Output, Run
+from logact.entry import Claim, Notice, Output, Policy, Run
 from logact.errors import LimitReached, RunStopped, SpecError, UsageError
 from logact.logs.base import SharedLog
 from logact.models import ModelAnswer, ScriptedModel
@@ -310,3 +311,18 @@ def test_processes_share_a_task_and_the_dead_ones_part_is_done(tmp_path: Path) -
         await log.close()
 
     run(look())
+
+
+def test_many_agents_may_begin_at_once(tmp_path: Path) -> None:
+    """Forty agents of one process, each with a policy of its own, take up their roles at once; was AgentBusy."""
+
+    async def main() -> None:
+        log = open_log(f"sqlite:///{tmp_path}/log.db")
+        crowd = agents(log, *(f"a{number}" for number in range(40)))
+        async with asyncio.TaskGroup() as group:
+            for one in crowd:
+                group.create_task(one.state())
+        assert len(await payloads(log, Policy)) == 40
+        await log.close()
+
+    run(main())

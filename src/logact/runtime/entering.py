@@ -86,8 +86,10 @@ async def enter(
     host: Host, *, policy: Policy | None, spec: Spec | None, takeover: bool = False, fence: bool = True
 ) -> None:
     """Take up the agent. Raises AgentBusy if another live process plays it."""
-    for _ in range(TRIES_MAX):
+    lost = 0
+    while lost < TRIES_MAX:
         state = host.state
+        before = state.agents.get(host.agent), state.policy_position(host.agent)
         if state.sealed:
             raise LogSealed("The log is sealed; it goes on elsewhere", todo="open the log that its Seal entry names")
         held = state.agents.get(host.agent)
@@ -115,7 +117,9 @@ async def enter(
             await host.append(entries, unless=unless)
             return
         except ConditionFailed:
-            continue
+            # others' policies fail this too: a hundred agents may begin at once, and one of them gets on each time
+            now = host.state.agents.get(host.agent), host.state.policy_position(host.agent)
+            lost += now != before
     raise AgentBusy(
         "Several processes try to take up this agent at once",
         received=host.agent,
