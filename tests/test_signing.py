@@ -19,6 +19,7 @@ from logact.logs.queries import folded
 from logact.logs.signing import SigningKey, create_key, load_key, load_keyring
 from logact.logs.verify import verify
 from logact.models import call, say
+from logact.runtime.moving import move
 from logact.runtime.tail import Tail
 from tests.cli_help import inside
 
@@ -229,6 +230,31 @@ def test_a_forged_checkpoint_is_passed_over(stage: Stage) -> None:
             tail = Tail(log)
             assert "Notice" not in (await tail.start()).counts
             assert tail.checkpoint is None
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_signed_log_moves_signed(stage: Stage, *, copy: bool) -> None:
+    """With a ring the entry that leads on is signed by an operator (it showed as forged), or not made."""
+    target = f"sqlite:///{stage.home}/new.db"
+
+    async def play() -> None:
+        await stage.say(by("operator", "ops", Policy(version=1, need={"open": "a test"})), key=stage.keys["operator"])
+        for key in ("", "voter"):
+            named = str(stage.home / f"{key}.key") if key else ""
+            async with open_log(stage.url, author_key=named, keyring=str(stage.ring)) as log:
+                with pytest.raises(UsageError, match="not be accepted"):
+                    await move(log, target, copy=copy, name="ops")
+                assert await log.tail() == 1000  # nothing was sealed
+        async with open_log(stage.url, author_key=str(stage.home / "operator.key"), keyring=str(stage.ring)) as log:
+            await move(log, target, copy=copy, name="ops")
+        for url in (stage.url, target):
+            async with open_log(url, keyring=str(stage.ring)) as log:
+                entries = [entry async for entry in log.read()]
+                assert len(entries) == 2
+                assert not any(entry.forged for entry in entries)
+                assert (await verify(log)).sound
 
     asyncio.run(play())
 

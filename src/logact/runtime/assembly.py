@@ -337,7 +337,7 @@ async def _lives(
         for observer in (agent.reads.observe, *observers):
             host.tail.observe(observer)
         began = env.monotonic()
-        over: BaseException | None = None  # raised below: whatever is raised inside of except* gets out as a group
+        over: BaseException | None = None  # raised below: inside of except* it may get out as a group
         try:
             await _live(host, work, births, at_work, keeper)
         except* _FINAL as errors:

@@ -90,12 +90,13 @@ class _Move:
                 expected="another place",
                 todo="nothing is left to do if you meant to finish a move that was interrupted",
             )
+        sealing = await self._sealing()
         address = lasting(self.old.engine)
         origin = await self._prepare(address, copy)
         if copy:
             await self._catch_up(origin)
         env.point("move:prepared")
-        end = await self._seal()
+        end = await self._seal(sealing)
         env.point("move:sealed")
         self.old.end = end
         if copy:
@@ -163,8 +164,8 @@ class _Move:
             self.progress(cursor, upto)
         self.compared = max(self.compared, upto)
 
-    async def _seal(self) -> int:
-        """End the old segment by an entry that names the target; the record that it is."""
+    async def _sealing(self) -> Draft:
+        """The record that ends the old segment, signed if there is a key. Raises UsageError if readers refuse it."""
         env = environment.current()
         seal = Seal(next=self.address, reason="moved", segment=self.target.log_id)
         encoded = codec.encode_record(
@@ -175,9 +176,24 @@ class _Move:
             previous=codec.GENESIS,
             time_ms=env.wall_ms(),
             randomness=env.random_bytes(codec.SALT_BYTES),
+            sign=self.source.signer.sign if self.source.signer is not None else None,
         )
-        head, _ = codec.read_head(encoded.body)
-        draft = Draft(writer=head.writer, number=1, body=encoded.body, content=encoded.content, heads=encoded.heads)
+        head, record_hash = codec.read_head(encoded.body)
+        if self.source.keyring is not None:
+            record = self.old.base + await self.old.engine.tail() + 1
+            why = self.source.keyring.check(head, record_hash, codec.signature_of(encoded.body), record)
+            if why:
+                raise UsageError(
+                    "The entry that moves the log would not be accepted by its readers",
+                    received=why,
+                    expected=f"a key that stands for operator {self.name!r}",
+                    todo="name it: LOGACT_AUTHOR_KEY=FILE; and who you are: LOGACT_OPERATOR=NAME",
+                )
+        return Draft(writer=head.writer, number=1, body=encoded.body, content=encoded.content, heads=encoded.heads)
+
+    async def _seal(self, draft: Draft) -> int:
+        """End the old segment by the entry that names the target; the record that it is."""
+        env = environment.current()
         began, pause_s = env.monotonic(), 0.02
         while True:
             try:
