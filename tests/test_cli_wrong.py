@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from logact import open_log
 from logact.entry import Notice
-from tests.cli_help import fits, here, lines_of, make
+from tests.cli_help import environment, fits, here, lines_of, logact, make
 
 NO_KEYS = ("OPENAI_API_KEY", "LOGACT_API_KEY", "LOGACT_MODEL", "LOGACT_BASE_URL")
 
@@ -77,6 +80,52 @@ def test_a_log_url_with_slashes_too_few() -> None:
     shown = here("log", "show", "sqlite:nope")
     assert shown.returncode == 2
     assert "sqlite:///nope" in (shown.stdout + shown.stderr)
+    shown = here("log", "show", "sqlite:/var/nope.db")  # was taken for the relative var/nope.db
+    assert shown.returncode == 2
+    assert "sqlite:////var/nope.db" in (shown.stdout + shown.stderr)
     shown = here("log", "show", "postgresql:/ann:hunter2-hunter2@db/x")
     assert shown.returncode == 2
     assert "hunter2" not in (shown.stdout + shown.stderr)
+
+
+def test_an_argument_that_is_no_text(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 are refused in one line, wherever they stand (was a defect of LogAct)."""
+    for arguments in (("log", "show", "\udcff.db"), ("run", "logact.toml", "pay \udcff"), ("doctor", "\udcff")):
+        shown = logact(*arguments, cwd=tmp_path)
+        assert shown.returncode == 2, shown.stderr
+        assert "is not text" in shown.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_pipe_is_no_finding(tmp_path: Path) -> None:
+    """`| head -1` ends a command quietly, with 0 (was 1, which means findings)."""
+    asyncio.run(noted(tmp_path / "ops.db"))
+    for follow in ([], ["--follow"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "logact.cli", "log", "show", str(tmp_path / "ops.db"), *follow]
+        done = subprocess.run(
+            command, stdout=writing, stderr=subprocess.PIPE, env=environment(), timeout=60, check=False
+        )
+        os.close(writing)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_file_to_export_to_that_cannot_be_made(tmp_path: Path) -> None:
+    """A directory that is none, and a number too large to count with, are said (were defects of LogAct)."""
+    asyncio.run(noted(tmp_path / "ops.db"))
+    shown = here("log", "export", tmp_path / "ops.db", "-o", tmp_path / "ops.db" / "x")
+    assert shown.returncode == 2
+    assert "Not a directory" in shown.stderr
+    shown = here("log", "export", tmp_path / "ops.db", "-o", tmp_path / ("x" * 300))
+    assert shown.returncode == 2
+    assert "cannot be made" in shown.stderr
+    assert here("log", "show", tmp_path / "ops.db", "-n", "9" * 26).returncode == 2
+
+
+def test_a_key_without_its_certificate(tmp_path: Path) -> None:
+    """`logact serve --key` alone says what is missing (was an AssertionError of the web server)."""
+    shown = here("serve", "--log", tmp_path / "ops.db", "--key", "server.key")
+    assert shown.returncode == 2
+    assert "--cert" in shown.stderr
+    assert not list(tmp_path.iterdir())

@@ -45,7 +45,7 @@ from logact.logs.base import SharedLog
     type=click.Choice([*get_args(Status), "open"]),
     help="Only these: executed, rejected, in_doubt, open, ...",
 )
-@click.option("-n", "last", type=click.IntRange(min=1), metavar="N", help="Only the last N of them.")
+@click.option("-n", "last", type=click.IntRange(1, 1_000_000_000), metavar="N", help="Only the last N of them.")
 @json_option
 def actions_command(log: str, action: int | None, as_json: bool, **choice: Any) -> None:
     """What was proposed, and what became of it; or the whole story of one ACTION.

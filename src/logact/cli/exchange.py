@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import msgspec
@@ -105,6 +105,17 @@ def _bytes(path: Path) -> bytes:
         ) from error
 
 
+def _new(path: Path) -> TextIO:
+    try:
+        return path.open("x", encoding="utf-8")
+    except FileExistsError as error:
+        raise UsageError("The file exists", received=str(path), todo="name a new one") from error
+    except OSError as error:
+        raise UsageError(
+            "The file cannot be made", received=f"{path}: {error.strerror}", todo="name another place"
+        ) from error
+
+
 @click.command("export", short_help="Write entries to a file or elsewhere.")
 @click.argument("log")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to this new file instead.")
@@ -129,12 +140,11 @@ def export_command(log: str, output: str | None, form: str, **options: Any) -> N
 
     runs = tuple(options["runs"])
     choice = wanted(options)
-    if output is not None and Path(output).exists():
-        raise UsageError("The file exists", received=output, todo="name a new one")
+    file = Path(output) if output is not None else None
 
     async def work(opened: SharedLog) -> int:
         count = 0
-        target = Path(output).open("x", encoding="utf-8") if output is not None else None  # noqa: ASYNC230, SIM115
+        target = _new(file) if file is not None else None
 
         def write(line: Any) -> None:
             nonlocal count

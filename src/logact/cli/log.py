@@ -118,7 +118,7 @@ Render = Callable[[State, Entry], list[str]]
 @log_command.command("show")
 @click.argument("log")
 @filters
-@click.option("-n", "last", type=click.IntRange(min=1), metavar="N", help="Only the last N of them.")
+@click.option("-n", "last", type=click.IntRange(1, 1_000_000_000), metavar="N", help="Only the last N of them.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes.")
 @click.option("--detail", is_flag=True, help="Everything about each entry, one field a line.")
 @click.option("--timeline", is_flag=True, help="Time since the first entry, and each action's life as a strip.")
@@ -141,7 +141,9 @@ def show(log: str, **options: Any) -> None:
 @log_command.command("tail")
 @click.argument("log")
 @filters
-@click.option("-n", "last", type=click.IntRange(min=1), default=10, show_default=True, metavar="N", help="How many.")
+@click.option(
+    "-n", "last", type=click.IntRange(1, 1_000_000_000), default=10, show_default=True, metavar="N", help="How many."
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("--detail", is_flag=True, help="Everything about each entry, one field a line.")
 @json_option

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from logact import __version__
-from logact.errors import LogActError
+from logact.errors import LogActError, UsageError
 
 COMMANDS = {
     "init": ("init", "Write a specification that works at once."),
@@ -130,7 +130,9 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in given
     # --debug may stand anywhere: people add it to the end of the line that failed
     given = [one for one in given if one != "--debug"]
+    out = sys.stdout  # click puts another in its place when nobody reads any more
     try:
+        _check_text(given)
         # not standalone, click gives the code of its own Exit back
         found = root.main(given, prog_name="logact", standalone_mode=False, obj={"debug": debug})
         code = found if isinstance(found, int) else 0
@@ -140,6 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         _say(INTERRUPTED)
         code = 130
+    except SystemExit as end:  # click's own way out of a closed pipe, and it gives 1, which means findings
+        code = end.code if isinstance(end.code, int) and sys.stdout is out else 0
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - so that nothing is said at the end either
         code = 0
@@ -165,6 +169,18 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _check_text(given: list[str]) -> None:
+    """Bytes that are no text could be written neither into a log nor into a message. Raises UsageError."""
+    for one in given:
+        if not one.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in one):
+            raise UsageError(
+                "An argument is not text in this terminal's encoding",
+                received=one.encode("utf-8", "backslashreplace").decode(),
+                expected="UTF-8",
+                todo="rename the file, or set the terminal to UTF-8",
+            )
 
 
 def told(error: LogActError) -> str:

@@ -34,7 +34,7 @@ def part(function: F) -> F:
         click.option(
             "--stop-within",
             "stop_s",
-            type=float,
+            type=click.FloatRange(0, 86_400),
             default=STOP_S,
             metavar="SECONDS",
             help=f"How long what runs may take to end after SIGTERM ({STOP_S:g}).",

@@ -269,12 +269,14 @@ def engine_from_url(url: str) -> SqliteEngine:
     """
     parts = urlsplit(url)
     path = unquote(parts.path[1:])
-    if parts.netloc or not parts.path.startswith("/") or not path or path.endswith("/"):
+    rest = url.partition(":")[2]
+    if not rest.startswith("///") or not path or path.endswith("/"):
+        absolute = "/" if rest.startswith("/") and not rest.startswith("//") else ""  # sqlite:/var/ops.db
         raise UnknownLogUrl(
             "This is not the URL of a SQLite file",
             received=url,
             expected="sqlite:///relative.db or sqlite:////absolute/path.db",
-            todo=f"try sqlite:///{unquote(parts.netloc + parts.path).lstrip('/') or 'ops.db'}",
+            todo=f"try sqlite:///{absolute}{unquote(parts.netloc + parts.path).lstrip('/') or 'ops.db'}",
         )
     if path == ":memory:":
         raise UnknownLogUrl("SQLite in memory is not shared", received=url, todo="use memory: instead")

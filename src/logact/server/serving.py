@@ -82,6 +82,8 @@ async def serve(
     ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Serve until the process is asked to end. ``ready`` is told the address. Raises UsageError, LogUnavailable."""
+    if key and not cert:
+        raise UsageError("A key without its certificate", received=f"--key {key}", todo="add --cert FILE")
     if not cert and not is_this_machine(host):
         raise UsageError(
             "Tokens would travel in clear text",
