@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from logact import codec, open_log
 from logact.entry import Mail, Notice
-from logact.errors import LogUnavailable, NotPermitted, TokenRefused, TooManyRequests, UsageError
+from logact.errors import LogUnavailable, NotPermitted, ReadFailed, TokenRefused, TooManyRequests, UsageError
 from logact.logs import wire
 from logact.logs.remote import engine_from_url
 from logact.server import hub
@@ -440,8 +440,11 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         async with open_log(server.url("main", token_file=token, ca=cert)) as log:
             assert (await log.append(Notice(code="note", message="hello"))).fresh
-        with pytest.raises(LogUnavailable):
+        with pytest.raises(LogUnavailable, match=r"certificate is not trusted.*\?ca="):
             await engine_from_url(server.url("main", token_file=token)).open()
+        plain = server.url("main", token_file=token).replace("https", "http")
+        with pytest.raises(ReadFailed, match="https://"):
+            await engine_from_url(plain).open()
 
     try:
         assert server.address.startswith("https://")

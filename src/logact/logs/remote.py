@@ -284,9 +284,11 @@ class RemoteEngine(Engine):
                 self._bases.append(self._bases.pop(0))
                 if hosts_left:
                     continue
-                raise LogUnavailable("The server cannot be reached", received=self._said(error)) from error
+                raise self._unreached(error) from error
             except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-                raise unknown("The server did not answer", received=self._said(error)) from error
+                plain = isinstance(error, httpx2.RemoteProtocolError) and self._bases[0].startswith("http:")
+                todo = "if the server speaks TLS, write logact+https://" if plain else ""
+                raise unknown("The server did not answer", received=self._said(error), todo=todo) from error
             if response.status_code != 429:
                 return response
             pause_s = _retry_after_s(response)
@@ -294,6 +296,18 @@ class RemoteEngine(Engine):
             if slowed_s > SLOW_DOWN_S_MAX:
                 raise _error_of(response) or TooManyRequests("Too many requests", todo="wait")
             await env.sleep(pause_s * (0.8 + 0.4 * env.random()))
+
+    def _unreached(self, error: Exception) -> LogUnavailable:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return LogUnavailable(
+                "The server's certificate is not trusted, so it was sent nothing",
+                received=self._said(error),
+                expected="a certificate for this host, by an authority that is known here",
+                todo="name the authority's file by ?ca= or LOGACT_CA, and the host as the certificate does",
+            )
+        return LogUnavailable(
+            "The server cannot be reached", received=self._said(error), todo="check host and port; is it running?"
+        )
 
     def _said(self, error: Exception) -> str:
         return self.url.scrub(f"{self._bases[0]}: {type(error).__name__} {error}".strip())
