@@ -30,10 +30,12 @@ from logact.entry import (
     Vote,
     own,
 )
+from logact.errors import TokenRefused
+from logact.runtime.tail import Tail
 from logact.server.names import OWN, url_of
 from logact.server.tokens import TokenBook
 from logact.testing.conformance_kit import sample
-from tests.server.kit import Hand, ServerProcess, by, record
+from tests.server.kit import Hand, ServerProcess, by, record, token_file
 
 NAME = "someone"
 
@@ -268,6 +270,34 @@ def test_a_stream_ends_when_its_token_is_revoked(server: ServerProcess) -> None:
                 writer.say(by("client", "bob", Notice(code="note", message="afterwards")))
     assert any("not valid any more" in line for line in seen)
     assert not any("afterwards" in line for line in seen)
+
+
+def test_a_part_whose_token_is_revoked_ends_with_the_first_refusal(server: ServerProcess, tmp_path: Path) -> None:
+    """Who follows a log and is refused is told so, and does not ask again (asked for half a minute)."""
+    good, text = server.make_token("part", ["driver"], logs=["ended"])
+
+    async def play() -> int:
+        async with open_log(server.url("ended", token_file=token_file(tmp_path, text), timeout_s=0.2)) as log:
+            await log.append(Notice(code="note", message="hello"))
+            asked: list[int] = []
+            wait = log.engine.wait
+
+            async def counted(after: int, timeout_s: float) -> bool:
+                asked.append(after)
+                return await wait(after, 0.1)
+
+            log.engine.wait = counted  # type: ignore[method-assign]
+            async with open_log(url_of(server.engine_url, OWN)) as own_log:
+                await TokenBook(own_log).revoke(good.id)
+            with pytest.raises(TokenRefused):
+                while True:
+                    await log.engine.tail()
+            asked.clear()
+            with pytest.raises(TokenRefused):
+                await Tail(log).follow()
+            return len(asked)
+
+    assert asyncio.run(play()) == 1
 
 
 def test_secrets_are_hashed_at_rest(server: ServerProcess, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from logact import env as environment
 from logact.core import machine
 from logact.core.state import State
 from logact.entry import BlobRef, Checkpoint, Entry, position_of, record_of
-from logact.errors import LogCorrupt, LogError, LogTrimmed, ReadFailed
+from logact.errors import AccessRefused, LogCorrupt, LogError, LogTrimmed, ReadFailed
 from logact.logs.base import FOLLOW_WAIT_S, READ_RECORDS_MAX, SharedLog, where
 from logact.logs.verify import first_kept
 
@@ -202,8 +202,8 @@ class Tail:
                     continue  # it was this process's own record, and is applied already
                 await self.catch_up()
                 failing_since, pause_s, self.problem = None, 0.05, None
-            except (LogCorrupt, LogTrimmed):
-                raise
+            except (LogCorrupt, LogTrimmed, AccessRefused):
+                raise  # another try would fare no better
             except LogError as error:
                 self.problem = error
                 now = self.env.monotonic()
