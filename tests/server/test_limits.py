@@ -56,6 +56,23 @@ def test_a_server_keeps_the_limits_that_it_was_given(tmp_path: Path) -> None:
         assert server.stop() == (0, "")
 
 
+def test_health_without_the_engine(tmp_path: Path) -> None:
+    """Where the engine is gone /healthz says so with 503, and not where it was: who asks is not known."""
+    server = ServerProcess(f"sqlite:///{tmp_path}/logs.db")
+    try:
+        hand = Hand(server, server.token())
+        assert hand.client.get(server.address + "/healthz").status_code == 200
+        (tmp_path / "logs.db").rename(tmp_path / "away.db")
+        answer = hand.client.get(server.address + "/healthz")
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "log_unavailable"
+        assert "logs.db" not in answer.text
+        (tmp_path / "away.db").rename(tmp_path / "logs.db")
+        assert hand.client.get(server.address + "/healthz").status_code == 200
+    finally:
+        assert server.stop() == (0, "")
+
+
 def test_the_command_says_what_is_wrong() -> None:
     """A limit that is none ends the command with exit code 2 and the names of those that are there."""
     shown = here("serve", "--log", "ops.db", "--limit", "bodies=3")

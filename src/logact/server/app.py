@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from logact.errors import LogActError, LogError, LogMissing, TokenRefused, TooManyRequests, UsageError
+from logact.errors import LogActError, LogError, LogMissing, LogUnavailable, TokenRefused, TooManyRequests, UsageError
 from logact.logs import wire
 from logact.server import guard, metrics, openapi, routes
 from logact.server.hub import Hub
@@ -24,6 +24,9 @@ from logact.server.limits import Limits, Rates, Streams
 from logact.server.names import check_name
 from logact.server.problems import REFUSALS, status_of
 from logact.server.tokens import Token
+
+HEALTH_S_MAX = 4.0
+"""How long the engine may take to show that it is there; monitors ask often and wait for seconds."""
 
 LOGGER = logging.getLogger("logact.server")
 Work = Callable[[routes.Call], Awaitable[Any]]
@@ -84,8 +87,12 @@ class LogServer:
     # --- what needs no token -------------------------------------------------------------------------------------
 
     async def healthz(self, _: Request) -> Response:
-        """Whether the engine answers."""
-        await self.hub.book.log.tail()
+        """Whether the engine answers. Nobody is known here, so nothing is said of where it is."""
+        try:
+            async with asyncio.timeout(HEALTH_S_MAX):
+                await self.hub.book.log.tail()
+        except (LogError, TimeoutError) as error:
+            raise LogUnavailable("The engine below the server does not answer") from error
         return _json({"status": "ok"})
 
     async def show_metrics(self, _: Request) -> Response:
