@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -70,7 +71,7 @@ def killed_at_named_points(directory: Path, url_of: UrlOf, sending: str, acknowl
 def bad_network(
     directory: Path, url_of: UrlOf, near: UrlOf, network: Proxy, *, stall_s: float = 1.0, name: str = "weather"
 ) -> Found:
-    """The same parts behind a network that delays, stalls, resets, loses answers and is cut, one after another.
+    """The same parts behind a network that delays, stalls, keeps answers back, loses them, resets and is cut.
 
     ``url_of`` leads through the proxy, ``near`` past it. While the network is cut, what the parts have done to the
     world is compared with the log: every effect must have its commit and its start there already.
@@ -80,10 +81,18 @@ def bad_network(
         asyncio.run(check_effects(stage, name))
         network.restore()
 
+    def half_cut_over() -> None:
+        end = time.monotonic() + 10.0
+        while not network.answers_held and time.monotonic() < end:
+            time.sleep(0.02)  # they may all be pausing between two tries
+        network.reset()
+
     faults: list[tuple[Callable[[], object], Callable[[], object], float]] = [
         (lambda: setattr(network, "delay_s", 0.01), lambda: setattr(network, "delay_s", 0.0), 0.5),
         (lambda: network.lose_answers(2), lambda: None, 0.3),
         (network.stall, network.resume, stall_s),
+        (network.deafen, half_cut_over, 0.4),
+        (network.resume, lambda: None, 0.1),
         (network.reset, lambda: None, 0.1),
         (network.stall, network.reset, 0.2),
         (network.resume, lambda: None, 0.1),
@@ -116,7 +125,7 @@ def bad_network(
         asyncio.run(check_effects(stage, name))
         prove(stage, found)
     assert not waiting, f"{len(waiting)} faults never came: the job was too short"
-    assert network.answers_lost >= 2 and network.resets >= 5
+    assert network.answers_lost >= 2 and network.answers_held and network.resets >= 5
     return found
 
 

@@ -57,8 +57,15 @@ class Network:
     def answers_lost(self) -> int:
         return sum(proxy.answers_lost for proxy in self._proxies)
 
+    @property
+    def answers_held(self) -> int:
+        return sum(proxy.answers_held for proxy in self._proxies)
+
     def stall(self) -> None:
         self._all(Proxy.stall)
+
+    def deafen(self) -> None:
+        self._all(Proxy.deafen)
 
     def resume(self) -> None:
         self._all(Proxy.resume)

@@ -9,6 +9,7 @@ It runs in a thread of its own, so that tests use it from anywhere::
         network.cut()        # every connection is reset, new ones are refused
         network.restore()
         network.delay_s = 0.05
+        network.deafen()     # requests arrive, answers do not, and the connection stays open: until resume()
         network.lose_answers(1)  # requests arrive, the answer does not, the connection breaks: done or not?
 """
 
@@ -31,10 +32,11 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.target = port
         self.delay_s = 0.0
-        self.connections = self.resets = self.answers_lost = 0
+        self.connections = self.resets = self.answers_lost = self.answers_held = 0
         self.port = 0
         self._open: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._flowing: asyncio.Event
+        self._answering: asyncio.Event
         self._refusing = False
         self._to_lose = 0
         self._loop = asyncio.new_event_loop()
@@ -52,9 +54,13 @@ class Proxy:
         """From now on nothing arrives, in either direction; nobody is told."""
         self._do(self._flowing.clear)
 
+    def deafen(self) -> None:
+        """From now on requests arrive and are carried out, and no answer comes back; nobody is told."""
+        self._do(self._answering.clear)
+
     def resume(self) -> None:
         """What was held back arrives."""
-        self._do(self._flowing.set)
+        self._do(self._flow)
 
     def reset(self) -> None:
         """Every connection breaks now; new ones are welcome. What was held back is lost."""
@@ -100,8 +106,8 @@ class Proxy:
 
     def _run(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._flowing, self._answering = asyncio.Event(), asyncio.Event()
+        self._flow()
         server = self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener))
         self._loop.call_soon(started.set)
         try:
@@ -114,6 +120,10 @@ class Proxy:
             self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+    def _flow(self) -> None:
+        self._flowing.set()
+        self._answering.set()
 
     def _reset(self) -> None:
         for pair in list(self._open):
@@ -131,7 +141,7 @@ class Proxy:
         if refusing:
             self._reset()
         else:
-            self._flowing.set()
+            self._flow()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -189,6 +199,9 @@ class Proxy:
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
             await self._flowing.wait()
+            if answers and not self._answering.is_set():
+                self.answers_held += 1
+                await self._answering.wait()
             writer.write(data)
             await writer.drain()
         if not writer.is_closing() and writer.can_write_eof():

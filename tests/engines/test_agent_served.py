@@ -1,4 +1,4 @@
-"""A whole agent whose parts each have a token of their own, on a served log, over a bad network.
+"""A whole agent whose parts each have a token of their own, on a log served over an engine, on a bad network.
 
 The same proof as on an engine: effects counted by another process, every acknowledged record there byte for byte, the
 log verified, nothing twice, nothing missing. What looks on reads the engine itself, past the server.
@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.crash_child import AGENT, known, make_tools
+from benchmarks.servers.kafka import KafkaCluster
+from benchmarks.servers.postgres import PostgresServer
 
 from logact import LogActAgent, ScriptedModel, open_log
 from logact.runtime.setting_up import put_in_force
+from logact.server.names import url_of
 from tests.engines import agent_job
 from tests.engines.agent_job import EngineStage, bad_network
 from tests.engines.proxy import Proxy
@@ -33,12 +37,15 @@ TOKENS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[ServerProcess]:
-    """A server over a SQLite file."""
-    server = ServerProcess(f"sqlite:///{tmp_path}/served.db")
-    yield server
-    assert server.stop() == (0, "")
+@contextmanager
+def serving(url: str) -> Iterator[ServerProcess]:
+    """A server over an engine."""
+    server = ServerProcess(url, "--requests", "100000")
+    try:
+        yield server
+    finally:
+        ended = server.stop()
+    assert ended == (0, "")
 
 
 class ServedStage(EngineStage):
@@ -63,7 +70,7 @@ class ServedStage(EngineStage):
         return f"logact+{address}/?log={scenario}&token_file={self.tokens[self._part]}&timeout_s=1"
 
     def near_url(self, scenario: str) -> str:
-        return f"{self.server.engine_url}?log={scenario}"
+        return url_of(self.server.engine_url, scenario)
 
     def start(self, scenario: str, *, part: str = "", **more: Any) -> subprocess.Popen[str]:
         self._part = part
@@ -80,11 +87,21 @@ class ServedStage(EngineStage):
             assert await put_in_force(log, agent) == 2
 
 
-def test_a_served_agent_on_a_bad_network(
-    served: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Delays, stalls, resets, lost answers and a cut between parts and server: nothing acts without its commit."""
-    monkeypatch.setattr(agent_job, "EngineStage", ServedStage)
-    with Proxy(served.port) as network:
-        ServedStage.server, ServedStage.port = served, network.port
-        bad_network(tmp_path, lambda log: log, lambda log: log, network, name="job")
+def on_a_bad_network(engine_url: str, directory: Path, patch: pytest.MonkeyPatch) -> None:
+    """The job, its parts on the far side of a network to the server, and who looks on at the engine itself."""
+    patch.setattr(agent_job, "EngineStage", ServedStage)
+    with serving(engine_url) as server, Proxy(server.port) as network:
+        ServedStage.server, ServedStage.port = server, network.port
+        bad_network(directory, lambda log: log, lambda log: log, network, name="job")
+
+
+def test_served_over_postgresql(postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delays, stalls, half a cut, resets, lost answers and a cut between parts and a server over PostgreSQL: nothing
+    acts without its commit, and everything resumes.
+    """
+    on_a_bad_network(postgres.url(postgres.database("served_agent"), "main"), tmp_path, monkeypatch)
+
+
+def test_served_over_kafka(cluster: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same over Kafka, whose numbers have gaps."""
+    on_a_bad_network(cluster.url("main").replace("/test?", "/served-agent?"), tmp_path, monkeypatch)

@@ -15,6 +15,7 @@ from benchmarks.servers.postgres import PostgresServer
 from logact.logs.base import Engine
 from logact.logs.remote import RemoteEngine
 from logact.testing.conformance import EngineConformance
+from tests.engines.kafka_kit import KafkaLike
 from tests.server.kit import ServerProcess, engine, token_file
 
 CASES = (
@@ -72,6 +73,12 @@ def over_nats(nats: NatsCluster, tmp_path_factory: pytest.TempPathFactory) -> It
     yield from serving(nats.url("main"), tmp_path_factory.mktemp("served"))
 
 
+@pytest.fixture(scope="module")
+def over_kafka(kafka: KafkaLike, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, Path]]:
+    """A server over Kafka."""
+    yield from serving(kafka.url("main").replace("/test?", "/served?"), tmp_path_factory.mktemp("served"))
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_over_postgresql(over_postgres: tuple[ServerProcess, Path], case: str) -> None:
     """A part of the contract, through a server, over PostgreSQL."""
@@ -82,3 +89,9 @@ def test_over_postgresql(over_postgres: tuple[ServerProcess, Path], case: str) -
 def test_over_nats(over_nats: tuple[ServerProcess, Path], case: str) -> None:
     """A part of the contract, through a server, over NATS."""
     getattr(Served(*over_nats, f"n-{case}".replace("_", "-")), case)()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_over_kafka(over_kafka: tuple[ServerProcess, Path], case: str) -> None:
+    """A part of the contract, through a server, over Kafka."""
+    getattr(Served(*over_kafka, f"k-{case}".replace("_", "-")), case)()

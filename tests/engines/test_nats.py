@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,6 +110,46 @@ def test_careless_servers_are_refused_unless_opened_by_name(careless: NatsCluste
         assert await engine.tail() == record
 
     run(work())
+
+
+ACCOUNTS = """
+accounts {
+  SYS {
+    users: [{user: system, password: hush}]
+    exports: [{service: "$SYS.REQ.SERVER.PING.VARZ", response_type: stream}]
+  }
+  AGENTS {
+    jetstream: enabled
+    users: [
+      {user: agents, password: hush}
+      {user: barred, password: hush, permissions: {publish: {deny: "$SYS.>"}}}
+    ]
+    imports: [{service: {account: SYS, subject: "$SYS.REQ.SERVER.PING.VARZ"}}]
+  }
+}
+system_account: SYS
+"""
+
+
+@pytest.mark.parametrize("careful", [True, False])
+def test_servers_are_asked_where_the_account_may_ask(careful: bool, tmp_path: Path) -> None:
+    """Without any monitoring address: checked, or refused by name; who may not ask is told that it is unknown."""
+    text = CONFIGURATION.read_text().partition("cluster {")[0] + ACCOUNTS
+    (tmp_path / "nats.conf").write_text(text if careful else text.replace("sync_interval: always", ""))
+
+    async def work(port: int) -> None:
+        url = f"nats://agents:hush@127.0.0.1:{port}?log=asked"
+        if careful:
+            engine = await opened(url)
+            assert engine.sync.safe and "Checked: sync_interval is always" in " ".join(engine.info().notes)
+        else:
+            with pytest.raises(LogUnavailable, match="sync_interval is not always"):
+                await opened(url)
+        barred = await opened(url.replace("agents", "barred"))
+        assert any("UNKNOWN" in one for one in barred.info().notes) and not barred.sync.safe
+
+    with NatsCluster(nodes=1, configuration=tmp_path / "nats.conf") as server:
+        run(work(server.nodes[0].port))
 
 
 def test_old_servers_are_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -16,7 +17,7 @@ from logact.logs.arbitration import Arbiter, Message, asking, claim_of, pack
 from logact.logs.base import Condition, Draft, Filter, where
 from logact.testing.arbitrated_base import ArbitratedBase, Messages
 from logact.testing.conformance import note
-from logact.testing.plan import Plan
+from logact.testing.plan import CUTS, FOR_EVER_S, Cut, Event, Plan
 from logact.testing.systems import Simulation
 
 AGENTS = ("ann", "bob")
@@ -167,6 +168,32 @@ def test_the_whole_agent_on_an_arbitrated_log(form: str, seeds: int) -> None:
         assert isinstance(base, ArbitratedBase)
         lost, marks = lost + base.shared.lost, marks + base.shared.marks
     assert lost > 0 and marks > 0
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_deciders_and_executors_that_are_cut_off(cut: Cut) -> None:
+    """One decider, then the other, and an executor are cut off from the broker, wholly or one way, and one hangs
+    until somebody ends it: what they sent late loses where it must, and every check of the simulation holds.
+    """
+    events = (
+        Event(0.3, cut, "decider-1", 3.0),
+        Event(1.0, cut, "executor-1", 2.0),
+        Event(2.0, cut, "decider-2", 3.0),
+    )
+    fired: Counter[str] = Counter()
+    for seed in (7, 8, 9):
+        plan = Plan(
+            schedule=seed,
+            form="decoupled",
+            menu=seed,
+            events=events,
+            hangs=(("executor-2", "after_started", 0, FOR_EVER_S),),
+            engine="arbitrated",
+        )
+        outcome = Simulation(plan).run()
+        assert outcome.ok, f"seed {seed}: {outcome.broken}: {outcome.error}"
+        fired.update(outcome.fired)
+    assert fired["cut_off" if cut == "cut" else cut] == 9 and fired["hung_ended"] == 3, fired
 
 
 def test_a_broken_arbitration_shows_in_the_whole_agent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ class NatsEngine(Engine):
             self.stream.on_news = self._news
             self.pen = Appender(self.stream)
             await self.stream.open(self.replicas, create=self.create)
-            self.sync = await nats_checks.look(self.monitors, self._holders())
+            self.sync = await nats_checks.look(self.link, self.monitors, self._holders())
             nats_checks.refuse_unless_safe(self.sync, allowed=self.allow_unsafe_sync)
             await self._listen_for_holds()
             await self._leave_a_summary()

@@ -1,7 +1,8 @@
 """What LogAct looks up about a NATS cluster before it trusts it: whether servers flush before they acknowledge.
 
-NATS flushes every two minutes by default and acknowledges before that; ``sync_interval: always`` changes it. A client
-cannot see this setting, only the servers' monitoring endpoints say it. Reads them, and decides nothing.
+NATS flushes every two minutes by default and acknowledges before that; ``sync_interval: always`` changes it. The
+servers say it at their monitoring endpoints, and to a client whose account may ask them all (the system account's
+service ``VARZ``, exported to it). Asks both ways, and decides nothing.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ import msgspec
 
 from logact import env as environment
 from logact.errors import LogUnavailable, UnknownLogUrl
+from logact.logs.nats_link import Link
 
 SERVER_LEAST = (2, 12)
 """The first version with reads and appends of several records at once."""
 
 MONITOR_S_MAX = 3.0
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
+
+
+SERVERS_SAY = "$SYS.REQ.SERVER.PING.VARZ"
+"""What every server answers, where the account of this client imports it from the system account."""
 
 
 class Sync(msgspec.Struct, frozen=True):
@@ -43,7 +49,8 @@ class Sync(msgspec.Struct, frozen=True):
         if self.unknown:
             return (
                 f"UNKNOWN, so not power-safe: whether {', '.join(self.unknown)} flush each write could not be "
-                "checked; name the servers' monitoring addresses with ?monitor=http://HOST:8222,..."
+                "checked; name the servers' monitoring addresses with ?monitor=http://HOST:8222,..., or let this "
+                f"account ask them ({SERVERS_SAY})."
             )
         return f"Checked: sync_interval is always on {', '.join(self.always)}."
 
@@ -61,6 +68,10 @@ class _Said(msgspec.Struct, frozen=True):
     jetstream: _JetStream = _JetStream()
 
 
+class _Answer(msgspec.Struct, frozen=True):
+    data: _Said = _Said()
+
+
 def addresses(option: str) -> tuple[str, ...]:
     """The monitoring addresses of a URL's option. Raises UnknownLogUrl."""
     found = tuple(part.rstrip("/") for part in option.split(",") if part)
@@ -72,15 +83,21 @@ def addresses(option: str) -> tuple[str, ...]:
     return found
 
 
-async def look(monitors: tuple[str, ...], holders: tuple[str, ...]) -> Sync:
-    """Ask each monitoring endpoint. ``holders`` are the names of the servers that hold the log."""
+async def look(link: Link, monitors: tuple[str, ...], holders: tuple[str, ...]) -> Sync:
+    """Ask the servers over this connection, and each monitoring endpoint. ``holders`` are those that hold the log."""
     said: dict[str, bool] = {}
+    for data in await link.ask_all(SERVERS_SAY, len(holders)):
+        try:
+            answer = msgspec.json.decode(data, type=_Answer).data
+        except msgspec.DecodeError:
+            continue
+        said[answer.server_name] = answer.jetstream.config.sync_always
     for address in monitors:
         try:
             answer = await environment.current().in_thread(_varz, address)
         except (OSError, msgspec.DecodeError):
             continue  # its server stays unknown
-        said[answer.server_name] = answer.jetstream.config.sync_always
+        said[answer.server_name] = answer.jetstream.config.sync_always and said.get(answer.server_name, True)
     return Sync(
         always=tuple(name for name in holders if said.get(name) is True),
         sometimes=tuple(name for name in holders if said.get(name) is False),

@@ -26,6 +26,7 @@ REQUEST_S_MAX = 3.0
 WINDOW_S = 25.0
 """How long a request is repeated: longer than two elections in a row."""
 
+ALL_S_MAX = 1.0
 PORT = 4222
 PAUSE_S_MIN, PAUSE_S_MAX = 0.05, 1.0
 PING_S = 3
@@ -325,6 +326,33 @@ class Link:
         finally:
             if subscription is not None and not client.is_closed:
                 await subscription.unsubscribe()
+
+    async def ask_all(self, subject: str, wanted: int) -> list[bytes]:
+        """A question that several servers answer: at most ``wanted`` answers, as many as come within ``ALL_S_MAX``.
+
+        None where this account may not ask. Never raises for a server's sake.
+        """
+        from nats import errors
+
+        env, client = environment.current(), self.client
+        end, found = env.monotonic() + ALL_S_MAX, list[bytes]()
+        self._last_error = ""
+        try:
+            inbox = client.new_inbox()
+            subscription = await client.subscribe(inbox)
+            await client.publish(subject, b"", reply=inbox)
+            while len(found) < wanted and env.monotonic() < end and "ermission" not in self._last_error:
+                try:
+                    message = await subscription.next_msg(timeout=ALL_S_MAX / 10)
+                except TimeoutError:
+                    continue
+                if (message.headers or {}).get("Status"):
+                    break  # nobody serves it here
+                found.append(message.data)
+            await subscription.unsubscribe()
+        except (errors.Error, OSError):
+            pass  # what is not known is said to be unknown
+        return found
 
 
 def _decoded(message: Any) -> dict[str, Any]:
