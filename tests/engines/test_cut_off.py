@@ -35,22 +35,32 @@ async def messages(log: SharedLog) -> list[str]:
     return [entry.payload.message async for entry in log.read() if isinstance(entry.payload, Notice)]
 
 
+def impatient(patch: pytest.MonkeyPatch) -> None:
+    """For as long as the network is cut."""
+    for module in (nats_attempt, nats_link, nats_stream):
+        patch.setattr(module, "WINDOW_S", PATIENCE_S)
+    patch.setattr(arbitrated_fold, "ANSWER_S_MAX", PATIENCE_S)
+    patch.setattr(kafka_client, "READ_S_MAX", PATIENCE_S)
+
+
 async def lose_and_find(far: str, near: str, network: Proxy, place: Path) -> None:
     """A part behind the network, somebody else at the engine itself; the network is cut, and comes back."""
     async with open_log(near) as direct, open_log(f"{far}&local={place / 'copy'}") as part:
         for number in range(3):
             await direct.append(told(str(number)))
         assert await messages(part) == ["0", "1", "2"] and _age(part) is None
-        network.cut()
-        await direct.append(told("meanwhile"))
-        assert await messages(part) == ["0", "1", "2"], "it reads on from its copy"
-        assert (_age(part) or 0) > 0 and "AWAY; what is read is" in " ".join(part.engine.info().notes)
-        with pytest.raises(LogUnavailable, match="nothing is decided, started or acted upon"):
-            await part.append(NewEntry(payload=Commit(intent=1000), role="decider", name="d"))
-        proposing = asyncio.ensure_future(part.writer().append([told("proposed")]))
-        await asyncio.sleep(0.2)
-        assert not proposing.done() and "1 waiting" in " ".join(part.engine.info().notes)
-        network.restore()
+        with pytest.MonkeyPatch.context() as patch:
+            impatient(patch)
+            network.cut()
+            await direct.append(told("meanwhile"))
+            assert await messages(part) == ["0", "1", "2"], "it reads on from its copy"
+            assert _age(part) is not None and "AWAY; what is read is" in " ".join(part.engine.info().notes)
+            with pytest.raises(LogUnavailable, match="nothing is decided, started or acted upon"):
+                await part.append(NewEntry(payload=Commit(intent=1000), role="decider", name="d"))
+            proposing = asyncio.ensure_future(part.writer().append([told("proposed")]))
+            await asyncio.sleep(0.2)
+            assert not proposing.done() and "1 waiting" in " ".join(part.engine.info().notes)
+            network.restore()
         async with asyncio.timeout(60):
             assert (await proposing).fresh
         assert await messages(part) == ["0", "1", "2", "meanwhile", "proposed"] and _age(part) is None
@@ -69,10 +79,8 @@ def test_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
         asyncio.run(lose_and_find(far, postgres.url(database, "a"), network, tmp_path))
 
 
-def test_nats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nats(tmp_path: Path) -> None:
     """The same on NATS."""
-    for module in (nats_attempt, nats_link, nats_stream):
-        monkeypatch.setattr(module, "WINDOW_S", PATIENCE_S)
     place = tmp_path / "nats.conf"
     place.write_text(CONFIGURATION.read_text().partition("cluster {")[0])
     with NatsCluster(nodes=1, configuration=place) as cluster, Proxy(cluster.nodes[0].port) as network:
@@ -80,11 +88,8 @@ def test_nats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         asyncio.run(lose_and_find(far, cluster.url("a"), network, tmp_path))
 
 
-def test_kafka(cluster: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kafka(cluster: KafkaCluster, tmp_path: Path) -> None:
     """The same on Kafka."""
-    monkeypatch.setattr(arbitrated_fold, "ANSWER_S_MAX", PATIENCE_S)
-    monkeypatch.setattr(kafka_client, "READ_S_MAX", PATIENCE_S)
-    monkeypatch.setattr("logact.logs.kafka_settings.WAIT_S_MAX", PATIENCE_S)
     far = cluster.url("cut-off", "&timeout_s=1", hosts=cluster.far_hosts)
     network = cast(Proxy, networks[cluster.id])
     asyncio.run(lose_and_find(far, cluster.url("cut-off"), network, tmp_path))
