@@ -70,8 +70,8 @@ def test_every_mutant_is_caught_by_its_own_invariant(name: str) -> None:
 
 
 def test_every_guarantee_has_a_mutant() -> None:
-    """Guarantees 1 to 11 of the design, leases (12), breakers (13), and claims (14 to 16)."""
-    assert {mutant.guarantee for mutant in MUTANTS.values()} == set(range(1, 17))
+    """Guarantees 1 to 11 of the design, leases (12), breakers (13), claims (14 to 16), and supervision (17)."""
+    assert {mutant.guarantee for mutant in MUTANTS.values()} == set(range(1, 18))
 
 
 SCRIPT = """

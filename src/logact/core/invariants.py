@@ -27,6 +27,11 @@ NAMES: dict[str, str] = {
     "claims_are_honoured": "Of two claims the first holds, until its holder ends it, is gone or long silent.",
     "no_task_done_twice": "A sub-task is completed once, and what must not happen twice only its holder does.",
     "no_task_lost": "Every sub-task is completed in the end, by an answer that its holder gave to it.",
+    "one_life_of_each_part": "A supervisor starts no life of a part while another life of it goes on.",
+    "restarts_are_limited": "A supervisor that counted too many ends in too short a time starts nothing more.",
+    "restarts_are_explained": "What the log says of starts and ends of parts is true, and it names who lives.",
+    "supervision_ends_whole": "A supervisor that ends leaves no part behind.",
+    "hung_parts_are_replaced": "A part that hangs is ended by its supervisor.",
 }
 """Every invariant's name and what it says."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import ctypes
 import os
 import signal
@@ -47,17 +48,26 @@ class Child:
         """Its process id."""
         return self.identity.pid
 
+    @property
+    def code(self) -> int | None:
+        """Its exit code, below 0 for a signal; None while it runs, as far as this process has heard."""
+        return self.process.returncode
+
     def pulse(self) -> int | None:
         """The latest position that it said it has read to, since this was last asked; None if it said none."""
-        data = self._rest
+        data = self._rest + self._heard()
+        *lines, self._rest = data.split(b"\n")
+        told = [int(line) for line in lines[-1:] if line.isdigit()]
+        return told[-1] if told else None
+
+    def _heard(self) -> bytes:
+        data = b""
         try:
             while more := os.read(self._pipe, 65536):
                 data += more
         except (BlockingIOError, OSError):
             pass
-        *lines, self._rest = data.split(b"\n")
-        told = [int(line) for line in lines[-1:] if line.isdigit()]
-        return told[-1] if told else None
+        return data
 
     async def errors(self) -> AsyncIterator[str]:
         """What it writes to standard error, line by line, until it ends."""
@@ -84,9 +94,9 @@ class Child:
 
     async def kill(self) -> None:
         """SIGKILL to it and to all that it started; returns when they are gone."""
-        if self.process.returncode is None:
+        if self.code is None:
             await kill_tree(self.identity)
-        await self.process.wait()
+        await self.wait()
 
     def close(self) -> None:
         """Let go of its pipe."""
@@ -94,8 +104,57 @@ class Child:
             os.close(self._pipe)
 
 
+class System:
+    """The operating system as this module uses it: the one door to it. The simulator puts its own in place."""
+
+    async def start(self, command: Sequence[str], mark: str, variables: Mapping[str, str]) -> Child:
+        """Start a process. Raises OSError."""
+        return await _spawn(command, mark, variables)
+
+    def marked(self, mark: str) -> list[ProcessIdentity]:
+        """Who carries a mark and lives, but for this process."""
+        return _carrying(mark)
+
+    def descendants(self, pid: int) -> list[ProcessIdentity]:
+        """Who lives beneath a process, nearest first."""
+        return _beneath(pid)
+
+    def send(self, pid: int, number: int, *, group: bool = False) -> None:
+        """A signal to a process, or to the group that it leads; to whom it can still reach."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            (os.killpg if group else os.kill)(pid, number)
+
+    def adopt_orphans(self, wanted: bool) -> None:
+        """See :func:`adopt_orphans`."""
+        if sys.platform.startswith("linux"):
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, int(wanted), 0, 0, 0)
+
+    def children(self) -> list[int]:
+        """The children of this process."""
+        return _children(os.getpid())
+
+    def reap(self, pid: int) -> None:
+        """Take note of the end of a child, if it has come."""
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+
+_REAL = System()
+_system: contextvars.ContextVar[System] = contextvars.ContextVar("logact_system", default=_REAL)
+
+
+def use(system: System) -> None:
+    """Put another system in place for the current context. For simulators."""
+    _system.set(system)
+
+
 async def start(command: Sequence[str], *, mark: str, variables: Mapping[str, str] | None = None) -> Child:
     """Start a process that belongs to the supervision ``mark``. Raises OSError."""
+    return await _system.get().start(command, mark, variables or {})
+
+
+async def _spawn(command: Sequence[str], mark: str, variables: Mapping[str, str]) -> Child:
     read, write = os.pipe()
     os.set_blocking(read, False)
     me = os.getpid()
@@ -105,7 +164,7 @@ async def start(command: Sequence[str], *, mark: str, variables: Mapping[str, st
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **(variables or {}), MARK: mark, VARIABLE: f"{write}:{me}"},
+            env={**os.environ, **variables, MARK: mark, VARIABLE: f"{write}:{me}"},
             pass_fds=(write,),
             start_new_session=True,
             limit=LINE_BYTES_MAX,
@@ -126,6 +185,10 @@ def identify(pid: int) -> ProcessIdentity:
 
 def marked(mark: str) -> list[ProcessIdentity]:
     """The processes of a supervision that live on this machine, but for this one (Linux; elsewhere none is found)."""
+    return _system.get().marked(mark)
+
+
+def _carrying(mark: str) -> list[ProcessIdentity]:
     wanted, me = f"{MARK}={mark}".encode(), os.getpid()
     found = []
     for pid in _pids():
@@ -163,10 +226,7 @@ async def kill_tree(identity: ProcessIdentity) -> None:
     tree = descendants(identity.pid)
     for one in tree:
         send(one.pid, signal.SIGKILL)
-    try:
-        os.killpg(identity.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # it is gone, or leads no group: it is hit below
+    _system.get().send(identity.pid, signal.SIGKILL, group=True)  # it may be gone, or lead none: it is hit below
     send(identity.pid, signal.SIGKILL)
     while any(env.alive(one) for one in (identity, *tree)):
         await env.sleep(LOOK_S)
@@ -174,6 +234,10 @@ async def kill_tree(identity: ProcessIdentity) -> None:
 
 def descendants(pid: int) -> list[ProcessIdentity]:
     """All processes beneath one, nearest first (where /proc is)."""
+    return _system.get().descendants(pid)
+
+
+def _beneath(pid: int) -> list[ProcessIdentity]:
     found: list[ProcessIdentity] = []
     queue = deque([pid])
     while queue:
@@ -185,27 +249,22 @@ def descendants(pid: int) -> list[ProcessIdentity]:
 
 def adopt_orphans(wanted: bool) -> None:
     """Become (or cease to be) the parent of what this process's children leave behind when they die (Linux)."""
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_SUBREAPER, int(wanted), 0, 0, 0)
+    _system.get().adopt_orphans(wanted)
 
 
 async def end_strays(known: Sequence[int]) -> list[int]:
     """Kill and reap the children of this process that are none of ``known``: what a dead child had started."""
-    strays = [pid for pid in _children(os.getpid()) if pid not in known]
+    system = _system.get()
+    strays = [pid for pid in system.children() if pid not in known]
     for pid in strays:
         await kill_tree(identify(pid))
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
+        system.reap(pid)
     return strays
 
 
 def send(pid: int, number: int) -> None:
     """A signal, to whom it can still reach."""
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
+    _system.get().send(pid, number)
 
 
 def _pids() -> list[int]:

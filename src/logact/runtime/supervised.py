@@ -15,7 +15,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from logact import env as environment
@@ -23,6 +23,7 @@ from logact.runtime.leaving import Leave
 
 VARIABLE = "LOGACT_SUPERVISED"
 PULSE_S = 1.0
+Write = Callable[[bytes], object]
 _PDEATHSIG = 1  # Linux: the first option of prctl
 
 
@@ -51,16 +52,26 @@ def end_with_supervisor() -> None:
         raise SystemExit(0)  # it died before the kernel was asked; nothing was begun
 
 
-async def pulse(leave: Leave) -> None:
-    """Write the pulse until cancelled; ask this process to leave once nobody reads it any more."""
+def _pipe() -> Write | None:
     pipe = pipe_of_supervisor()
     if pipe is None:
+        return None
+    os.set_blocking(pipe, False)
+    return lambda data: os.write(pipe, data)
+
+
+async def pulse(leave: Leave, write: Write | None = None) -> None:
+    """Write the pulse until cancelled; ask this process to leave once nobody reads it any more.
+
+    ``write`` is where it goes, if that is not the pipe that the supervisor named.
+    """
+    write = write or _pipe()
+    if write is None:
         return
     env = environment.current()
-    os.set_blocking(pipe, False)
     while True:
         try:
-            os.write(pipe, f"{leave.position()}\n".encode())
+            write(f"{leave.position()}\n".encode())
         except BlockingIOError:
             pass  # the supervisor is behind (stopped, perhaps): what it has not read says that this process lived
         except OSError:
@@ -70,11 +81,11 @@ async def pulse(leave: Leave) -> None:
 
 
 @asynccontextmanager
-async def supervised(leave: Leave) -> AsyncIterator[None]:
+async def supervised(leave: Leave, write: Write | None = None) -> AsyncIterator[None]:
     """The pulse beats meanwhile. What the body raises gets out as it is."""
     problem: BaseException | None = None
     async with asyncio.TaskGroup() as group:
-        beating = group.create_task(pulse(leave))
+        beating = group.create_task(pulse(leave, write))
         try:
             yield
         except Exception as error:

@@ -215,9 +215,9 @@ class Supervisor:
     async def _reap(self) -> None:
         for slot in self.slots.values():
             child = slot.child
-            if child is None or child.process.returncode is None:
+            if child is None or child.code is None:
                 continue
-            await self._ended(slot, child, child.process.returncode)
+            await self._ended(slot, child, child.code)
             await self._end_strays()
 
     async def _ended(self, slot: Slot, child: processes.Child, code: int, why: str = "") -> None:
@@ -331,7 +331,7 @@ class Supervisor:
         except TimeoutError:
             pass
         for slot, child in ending:
-            killed = child.process.returncode is None
+            killed = child.code is None
             if killed:
                 await child.kill()
             slot.child = None
@@ -339,7 +339,7 @@ class Supervisor:
             facts = {
                 "part": slot.part.name,
                 "pid": child.pid,
-                "code": child.process.returncode,
+                "code": child.code,
                 "ran_s": round(self.env.monotonic() - slot.began, 1),
                 "why": f"killed: it did not end within {self.settings.stop_s:g} s" if killed else "asked to end",
             }

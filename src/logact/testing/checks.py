@@ -6,6 +6,8 @@ its own. Each check fails under a name of ``core.invariants``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from logact import codec
 from logact.core import invariants, machine, voting
 from logact.core.acting import HUNG
@@ -40,6 +42,7 @@ class Checker:
         self.checkpoints: list[tuple[int, int]] = []  # (record of the checkpoint, position up to which it folds)
         self.watches = 0
         self.heard: dict[str, float] = {}  # by incarnation: when its last sign of life became durable
+        self.supervision: Callable[[Entry], None] = lambda entry: None
         log.committed = self.committed
         town.checker = self
 
@@ -77,6 +80,7 @@ class Checker:
         if broken and entry.kind not in ("Notice", "Heartbeat"):
             require(broken, False, f"the forged {entry.kind} {position} takes effect")
         invariants.check_state(state)
+        self.supervision(entry)
         payload = entry.payload
         if isinstance(payload, Finding) and payload.code == HUNG:
             self._hung(payload)

@@ -30,6 +30,7 @@ from logact.runtime.voter_host import VoterHost
 from logact.testing.ballots import ballot
 from logact.testing.mutants_claims import CASES as CLAIMS
 from logact.testing.mutants_hanging import CASES as HANGING
+from logact.testing.mutants_supervising import CASES as SUPERVISING
 from logact.testing.mutants_voting import cases_of_mutants
 from logact.testing.plan import Event, Form, Plan
 from logact.tools import Tool, ToolContext
@@ -294,6 +295,7 @@ MUTANTS: dict[str, Mutant] = {
         Mutant("ignores_roles", 11, "roles_are_enforced", _ignores_roles, adapt=_with("checkpoint")),
         *(Mutant(one.name, one.guarantee, one.caught_by, one.patch, adapt=one.adapt) for one in HANGING),
         *(Mutant(one.name, one.guarantee, one.caught_by, one.patch, "swarm", one.adapt) for one in CLAIMS),
+        *(Mutant(one.name, one.guarantee, one.caught_by, one.patch, "supervised", one.adapt) for one in SUPERVISING),
         *(Mutant(name, 1, "policy_is_kept", patch, policy=policy) for name, policy, patch in cases_of_mutants()),
     )
 }

@@ -11,11 +11,27 @@ from typing import Literal
 
 import msgspec
 
-Form = Literal["inline", "decoupled", "own", "swarm"]
+from logact.core.supervising import Strategy
+
+Form = Literal["inline", "decoupled", "own", "swarm", "supervised"]
 Fate = Literal["lost", "committed_then_error", "error_then_committed", "slow", "unavailable"]
 Cut = Literal["cut", "mute", "deaf", "unheard"]
 EventKind = Literal[
-    "kill", "stop", "hang", "cut", "mute", "deaf", "unheard", "jump", "pause", "forge", "cancel", "policy"
+    "kill",
+    "stop",
+    "hang",
+    "cut",
+    "mute",
+    "deaf",
+    "unheard",
+    "jump",
+    "pause",
+    "forge",
+    "cancel",
+    "policy",
+    "second",
+    "takeover",
+    "ill",
 ]
 
 FATES: tuple[Fate, ...] = ("lost", "committed_then_error", "error_then_committed", "slow", "unavailable")
@@ -54,6 +70,12 @@ PROCESSES: dict[Form, tuple[str, ...]] = {
     ),
     "swarm": ("ann", "bob", "eve", "max", "person"),
 }
+
+
+PARTS = PROCESSES["decoupled"][:-1]
+"""The parts of an agent, in the order in which a supervisor starts them."""
+
+PROCESSES["supervised"] = ("supervisor", *PARTS, "person")
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -96,6 +118,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_every: int = 0
     engine: Literal["memory", "sqlite", "arbitrated"] = "memory"
     policy: str = ""
+    strategy: Strategy = "one_for_one"
+    restarts: int = 10
 
     @classmethod
     def random(cls, seed: int, form: Form | None = None) -> Plan:
@@ -123,7 +147,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             "hang",
         )
         later = random.Random(f"later {seed}")  # what was added to plans later changes nothing of what they were
-        return cls(
+        chaos = random.Random(f"supervised {seed}")
+        plan = cls(
             schedule=1 + dice.randrange(2**31),
             form=form,
             menu=dice.randrange(2**31),
@@ -174,6 +199,31 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ),
             deadline_s=later.choice((0, 0, 0, 10)) if rough else 0,
         )
+        return _under_a_supervisor(plan, chaos) if form == "supervised" else plan
+
+
+def _under_a_supervisor(plan: Plan, dice: random.Random) -> Plan:
+    """The same, with what can happen to a supervisor and its parts."""
+
+    def some(kind: EventKind, who: str, low: float, high: float) -> Event:
+        return Event(round(dice.random() * 9, 3), kind, who, round(low + (high - low) * dice.random(), 2))
+
+    events = [
+        *(some("kill", "supervisor", 0.1, 4.0) for _ in range(dice.choice((0, 1, 1, 3)))),
+        *(some("hang", dice.choice(PARTS), 1.0, 500.0) for _ in range(dice.choice((0, 1, 2)))),
+        *(some("hang", "supervisor", 0.3, 5.0) for _ in range(dice.choice((0, 0, 1)))),
+        *(some(dice.choice(CUTS), "supervisor", 0.3, 4.0) for _ in range(dice.choice((0, 0, 1)))),
+        *(some("ill", dice.choice(PARTS), 0.5, 9.0) for _ in range(dice.choice((0, 0, 1, 2)))),
+        *(some(dice.choice(("second", "takeover")), "supervisor", 0.1, 1.0) for _ in range(dice.choice((0, 0, 1)))),
+    ]
+    steps = [("supervisor", 1 + dice.randrange(3), 1 + dice.randrange(900)) for _ in range(dice.choice((0, 1, 2)))]
+    return msgspec.structs.replace(
+        plan,
+        events=(*plan.events, *events),
+        steps=(*plan.steps, *steps),
+        strategy=dice.choice(("one_for_one", "one_for_one", "one_for_all", "rest_for_one")),
+        restarts=dice.choice((3, 6, 10, 30)),
+    )
 
 
 def _one_way(dice: random.Random, kind: EventKind) -> EventKind:

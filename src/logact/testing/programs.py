@@ -35,6 +35,7 @@ from logact.runtime.assembly import (
 )
 from logact.runtime.entering import policy_from
 from logact.runtime.host import Host
+from logact.runtime.leaving import Leave
 from logact.testing.ballots import DUTIES, POLICIES
 from logact.testing.town import TASK, tools
 from logact.testing.world import Process, Program
@@ -86,6 +87,11 @@ class Programs:
             return {"agent": self._inline, "person": self._person}
         if self.sim.plan.form == "own":
             return {"agent": self._own, "person": self._person}
+        if self.sim.plan.form == "supervised":
+            return {"supervisor": self.sim.machine.supervisor(), "person": self._person}
+        return {name: self._part(play) for name, play in self._plays().items()} | {"person": self._person}
+
+    def _plays(self) -> dict[str, Play]:
         parts: dict[str, Play] = {
             "driver": play_driver,
             "voter-guard": partial(play_voter, names=self._duties("guard")),
@@ -97,7 +103,22 @@ class Programs:
             "recoverer": play_recoverer,
             "checkpointer": play_checkpointer,
         }
-        return {name: self._part(play) for name, play in parts.items()} | {"person": self._person}
+        return parts
+
+    def children(self) -> dict[str, Program]:
+        """What each part runs that a supervisor starts."""
+        return {name: self.sim.machine.part(self._led(play)) for name, play in self._plays().items()}
+
+    def _led(self, play: Play) -> Callable[[Process, Leave], Any]:
+        async def program(process: Process, leave: Leave) -> None:
+            agent = self.agent(process)
+            try:
+                await play(agent.log, agent, observers=[self.sim.checker.watch(process)], leave=leave)
+            except LimitReached:
+                self.sim.controls.append(("stop", ""))
+                raise
+
+        return program
 
     def _duties(self, name: str) -> list[str]:
         """The voters that a voter's process hosts."""
@@ -192,7 +213,7 @@ class Programs:
                 host = Host(log, self.sim.agent_name)
                 host.tail.observe(self.sim.checker.watch(process))
                 await host.tail.start()
-                if self.sim.plan.form == "decoupled":
+                if self.sim.plan.form in ("decoupled", "supervised"):
                     name, task = self.sim.agent_name, self.sim.task
                     begin = [
                         host.entry(Run(agent=name, title=task, limits=self.sim.limits), "client"),

@@ -29,6 +29,10 @@ SQLITE_ONE_IN = 25
 BALLOTS_ONE_IN = 3
 SWARM_ONE_IN = 10
 MUTANT_SEEDS = 200
+SUPERVISED_FROM = 1_000_000
+"""Seeds from here on run under a supervisor; those before are what they were."""
+
+SUPERVISED_EVERY = 50
 BATCH = 50
 FAILURES_SHOWN = 5
 
@@ -77,11 +81,22 @@ def plan_of(seed: int, form: Form | None, mutant: str = "") -> Plan:
     is a swarm's."""
     if mutant:
         return MUTANTS[mutant].plan(seed)
+    if seed >= SUPERVISED_FROM or form == "supervised":
+        plan = Plan.random(seed, "supervised")
+        return msgspec.structs.replace(plan, engine="sqlite") if seed % SQLITE_ONE_IN == SQLITE_ONE_IN - 1 else plan
     if form is None and seed % SWARM_ONE_IN == SWARM_ONE_IN - 1:
         form = "swarm"
     ballots = seed % BALLOTS_ONE_IN == 1 and form != "swarm"
     plan = ballot_of(seed, form) if ballots else Plan.random(seed, form)
     return msgspec.structs.replace(plan, engine="sqlite") if seed % SQLITE_ONE_IN == SQLITE_ONE_IN - 1 else plan
+
+
+def with_supervised(seeds: Iterable[int]) -> Iterator[int]:
+    """The seeds, and after every so many of them one under a supervisor."""
+    for nth, seed in enumerate(seeds, 1):
+        yield seed
+        if nth % SUPERVISED_EVERY == 0:
+            yield SUPERVISED_FROM + nth // SUPERVISED_EVERY
 
 
 def run_batch(job: tuple[Sequence[int], Form | None, str]) -> list[tuple[int, Outcome]]:
@@ -239,9 +254,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first, _, last = (options.seeds or "0:200").partition(":")
     seeds: Iterable[int] = range(int(first), int(last))
     if options.full:
-        seeds = range(FULL_SCHEDULES)
+        seeds = with_supervised(range(FULL_SCHEDULES))
     elif options.minutes:
-        seeds = range(10**9)
+        seeds = with_supervised(range(SUPERVISED_FROM))
     if options.minutes or options.full:
         catch_mutants(totals, [] if mutant else MUTANTS, quiet=options.json)
         sweep(totals, every=1 if options.full else 40, workers=workers, quiet=options.json)

@@ -11,7 +11,9 @@ import asyncio
 import contextvars
 import gc
 import hashlib
+import signal
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +35,7 @@ from logact.testing.loop import Choices
 from logact.testing.plan import CALM_AT_S, PROCESSES, Event, Plan
 from logact.testing.programs import AGENT, Programs
 from logact.testing.simulated_log import Base, MemoryBase, SimulatedLog, SqliteBase
+from logact.testing.supervised import Machine
 from logact.testing.tampering import check_tampering_shows
 from logact.testing.town import TASK, Town
 from logact.testing.world import EPOCH_MS, Program, World
@@ -96,6 +99,8 @@ class Simulation:
         self.town = self.town_of(self.world, plan)
         self.checker = self.checker_of(self.world, self.log, self.town)
         self.controls: list[tuple[str, str]] = []
+        self.machine = Machine(self)
+        self.checker.supervision = self.machine.applied
         self.done: Counter[str] = Counter()
         for who, life, step in plan.steps:
             self.world.die_at[who, life] = step
@@ -127,13 +132,22 @@ class Simulation:
         if world.over:
             return
         kind, who = event.kind, event.who
-        if kind == "kill" and who in world.live:
+        if kind == "ill":
+            self.machine.ill[who] = world.loop.time() + event.amount
+        elif kind in ("second", "takeover"):
+            if self.plan.form == "supervised":
+                world.count(f"supervisor_{kind}")
+                world.start("supervisor-2", self.machine.supervisor(takeover=kind == "takeover"))
+        elif kind == "kill" and who in world.live:
             world.count("kill")
             world.restart_s[who] = event.amount
             world.crash(who)
         elif kind == "stop" and who in world.live:
             world.count("stop")
-            world.stop(who)
+            if self.plan.form == "supervised" and who != "person":
+                self.machine.signal(world.live[who].pid, signal.SIGTERM)
+            else:
+                world.stop(who)
         elif kind == "hang" and who in world.live:
             world.count("hang")
             world.freeze(who, event.amount * 4)
@@ -167,6 +181,8 @@ class Simulation:
         busy = self.checker.holders()
         for name, live in list(world.live.items()):
             # who holds an action that it began stays stopped, where there is somebody to notice it and to end it
+            if self.plan.form == "supervised" and name in world.kept:
+                continue  # its supervisor notices
             if live.held and (live.pid not in busy or self.plan.form != "decoupled"):
                 world.thaw(name)
         world.die_at.clear()
@@ -196,6 +212,8 @@ class Simulation:
 
     async def _main(self) -> None:
         world = self.world
+        if self.plan.form == "supervised":
+            world.programs.update(Programs(self).children())
         for name, program in self.programs().items():
             world.start(name, program)
         for event in self.plan.events:
@@ -218,12 +236,16 @@ class Simulation:
         while world.loop.time() < END_S:
             await asyncio.sleep(0.25)
             self.raise_what_failed()
+            if self.plan.form == "supervised":
+                self.machine.look()
             if world.loop.time() > calm_at and self._finished():
                 break
         else:
             raise InvariantViolated(self.unfinished, f"not finished after {END_S:g} s: {self._why_not()}")
         await asyncio.sleep(5.0)  # what is still on its way arrives
         self.raise_what_failed()
+        if self.plan.form == "supervised":
+            self.machine.at_the_end()
         self.checker.at_the_end(proposals_may_stay=self.plan.form == "own")
         if self.plan.menu % TAMPER_ONE_IN == 0 and self.plan.engine != "arbitrated":  # the copy has no gaps
             check_tampering_shows(self.log.base, self.plan.menu)
@@ -241,7 +263,7 @@ class Simulation:
             return self.done["run"] > 0 and not waits
         runs = self.checker.state.runs.values()
         over = bool(runs) and all(run.status != "running" for run in runs) and not self.checker.open_actions()
-        return over and (self.plan.form == "decoupled" or self.done["run"] > 0)
+        return over and (self.plan.form in ("decoupled", "supervised") or self.done["run"] > 0)
 
     def _why_not(self) -> str:
         waits = [f"{self.checker.item(one)} {one.status}" for one in self.checker.open_actions()]
@@ -342,7 +364,8 @@ def simulate(plan: Plan) -> Outcome:
     collecting = gc.isenabled()
     gc.disable()  # collected once, at the end: one run's garbage is small
     try:
-        with _decoding_once():
+        with _decoding_once(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of who died before its first step
             if plan.engine == "memory":
                 return _kind(plan)(plan).run()
             memory = Path("/dev/shm")  # noqa: S108 - a file that needs no disk, in a directory of its own

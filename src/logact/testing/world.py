@@ -144,6 +144,7 @@ class World:
         self.live: dict[str, Process] = {}
         self.lives: Counter[str] = Counter()
         self.programs: dict[str, Program] = {}
+        self.kept: set[str] = set()  # who is started again by a supervisor, and by nobody else
         self.restart_s: dict[str, float] = {}
         self.clock_offsets_s: dict[str, float] = {}
         self.die_at: dict[tuple[str, int], int] = {}
@@ -247,7 +248,7 @@ class World:
 
     def crash(self, name: str) -> None:
         """Kill a process and start its next life after a while."""
-        if self.kill(name):
+        if self.kill(name) and name not in self.kept:
             self.later(self.restart_s.get(name, RESTART_S), self.start, name)
 
     def dies_at_point(self, process: Process, name: str) -> bool:
