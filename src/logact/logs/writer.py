@@ -82,6 +82,11 @@ class Writer:
             )
             return await self._send(draft, encoded.hash)
 
+    @property
+    def wrote(self) -> bool:
+        """Whether anything of this incarnation is, or may be, in the log."""
+        return self.number > 0 or self._unsettled is not None
+
     async def settle(self) -> None:
         """Find out the fate of an unacknowledged record, if there is one."""
         async with self._lock:
