@@ -56,6 +56,6 @@ def test_too_many_ends_make_it_give_up_and_it_says_so() -> None:
 
 def test_known_seeds_stay_what_they_were() -> None:
     """Runs under a supervisor come between the others, under seeds of their own."""
-    seeds = list(with_supervised(range(20)))
-    assert [seed for seed in seeds if seed < SUPERVISED_FROM] == list(range(20))
-    assert len(seeds) == 22
+    seeds = list(with_supervised(range(100)))
+    assert [seed for seed in seeds if seed < SUPERVISED_FROM] == list(range(100))
+    assert len(seeds) == 102

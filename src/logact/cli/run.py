@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 import click
@@ -162,14 +163,17 @@ async def _play(
     agent.leave = leave = Leave(stop_s)
     leave.position = lambda: agent.position
     on_signals(leave)
+
+    def begin() -> Coroutine[Any, Any, Answer]:
+        if message is not None:
+            return agent.send(message)
+        return agent.run(task, new=new, dry_run=dry_run, wait=wait)
+
     async with supervised(leave), agent.log:
         progress.begin(await agent.log.tail())
         agent.observe(progress)
         try:
-            work = (
-                agent.send(message) if message is not None else agent.run(task, new=new, dry_run=dry_run, wait=wait)
-            )
-            answer = await ending_well(work, leave, lambda: agent.busy)
+            answer = await ending_well(begin, leave, lambda: agent.busy)
             if answer is None:
                 raise click.Abort
         except RunFinished as error:

@@ -8,7 +8,7 @@ knew and begins another life, as a restarted process would. Parts meet only in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from os import PathLike
 from typing import Any, Protocol
 
@@ -305,9 +305,12 @@ async def _play(
     hosts: list[Host] = []
     if leave is not None:
         leave.position = lambda: hosts[0].state.position if hosts else 0
-    lives = _lives(log, agent, part, build, observers=observers, hosts=hosts, births=births, at_work=at_work)
+
+    def lives() -> Coroutine[Any, Any, None]:
+        return _lives(log, agent, part, build, observers=observers, hosts=hosts, births=births, at_work=at_work)
+
     if leave is None:
-        await lives
+        await lives()
         return
     await ending_well(lives, leave, busy)
     if hosts:

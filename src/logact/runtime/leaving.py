@@ -45,14 +45,16 @@ class Leave:
             await env.sleep(LOOK_S)
 
 
-async def ending_well(work: Coroutine[Any, Any, T], leave: Leave, busy: Callable[[], bool]) -> T | None:
-    """The work's result; None if it was ended because it was asked to leave."""
+async def ending_well(
+    begin: Callable[[], Coroutine[Any, Any, T]], leave: Leave, busy: Callable[[], bool]
+) -> T | None:
+    """The result of the work that ``begin`` gives; None if it was ended because it was asked to leave."""
     found: list[T] = []
     problems: list[Exception] = []
 
     async def guarded() -> None:
         try:
-            found.append(await work)
+            found.append(await begin())
         except Exception as error:  # raised below, as it is: a task group would wrap it
             problems.append(error)
 

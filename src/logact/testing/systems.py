@@ -13,7 +13,6 @@ import gc
 import hashlib
 import signal
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -364,8 +363,7 @@ def simulate(plan: Plan) -> Outcome:
     collecting = gc.isenabled()
     gc.disable()  # collected once, at the end: one run's garbage is small
     try:
-        with _decoding_once(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited")  # of who died before its first step
+        with _decoding_once():
             if plan.engine == "memory":
                 return _kind(plan)(plan).run()
             memory = Path("/dev/shm")  # noqa: S108 - a file that needs no disk, in a directory of its own
