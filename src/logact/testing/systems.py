@@ -327,35 +327,15 @@ class Simulation:
         ]
 
 
+_TOLD = frozenset(
+    "intent attempt tool arguments voter approved reason verb scope settlement code run turn epoch holder error "
+    "retry_of kind".split()
+)
+
+
 def _short(payload: Any) -> str:
     fields = msgspec.structs.asdict(payload)
-    kept = {
-        key: value
-        for key, value in fields.items()
-        if value
-        and key
-        in (
-            "intent",
-            "attempt",
-            "tool",
-            "arguments",
-            "voter",
-            "approved",
-            "reason",
-            "verb",
-            "scope",
-            "settlement",
-            "code",
-            "run",
-            "turn",
-            "epoch",
-            "holder",
-            "error",
-            "retry_of",
-            "kind",
-        )
-    }
-    return " ".join(f"{key}={str(value)[:60]}" for key, value in kept.items())
+    return " ".join(f"{key}={str(value)[:60]}" for key, value in fields.items() if value and key in _TOLD)
 
 
 def simulate(plan: Plan) -> Outcome:
