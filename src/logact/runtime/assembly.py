@@ -397,5 +397,4 @@ async def _say_goodbye(host: Host, at_work: Callable[[], bool]) -> None:
 
 def keeper_of(host: Host, agent: Playable) -> WitnessKeeper | None:
     """What writes the log's heads to the agent's witness, if it has one."""
-    place = agent.witness
-    return WitnessKeeper(host, place, signing_key=agent.signing_key) if place is not None else None
+    return WitnessKeeper(host, agent.witness, signing_key=agent.signing_key) if agent.witness is not None else None

@@ -12,6 +12,7 @@ import contextvars
 import gc
 import hashlib
 import signal
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -327,15 +328,15 @@ class Simulation:
         ]
 
 
-_TOLD = frozenset(
-    "intent attempt tool arguments voter approved reason verb scope settlement code run turn epoch holder error "
-    "retry_of kind".split()
+_TOLD = re.compile(
+    "intent|attempt|tool|arguments|voter|approved|reason|verb|scope|settlement|code|run|turn|epoch|holder|error|kind"
+    "|retry_of"
 )
 
 
 def _short(payload: Any) -> str:
     fields = msgspec.structs.asdict(payload)
-    return " ".join(f"{key}={str(value)[:60]}" for key, value in fields.items() if value and key in _TOLD)
+    return " ".join(f"{key}={str(value)[:60]}" for key, value in fields.items() if value and _TOLD.fullmatch(key))
 
 
 def simulate(plan: Plan) -> Outcome:
