@@ -11,8 +11,8 @@ import asyncio
 import contextvars
 import gc
 import hashlib
-import signal
 import re
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
