@@ -8,6 +8,7 @@ from logact.logs.base import Draft, Engine
 from logact.logs.memory import MemoryEngine
 from logact.logs.segments import Chain, Part
 from logact.testing.conformance import EngineConformance
+from logact.testing.conformance_kit import Pen, note, read_all, scenario
 
 
 async def sealed_engine(log_id: str = "") -> MemoryEngine:
@@ -38,3 +39,15 @@ class TestCopied(EngineConformance):
     async def make_engine(self) -> Engine:
         old = await sealed_engine()
         return Chain(old.log_id, [Part(MemoryEngine(), 0)], [Part(old, end=1, first=True)])
+
+    @scenario
+    async def test_opening_makes_a_log_only_where_it_may(self) -> None:
+        """A log that was moved here is there: it opens, also where none may be made."""
+        engine = await self.make_engine()
+        engine.create = False
+        await engine.open()
+        try:
+            await Pen(engine).write(note("said"))
+            assert await read_all(engine)
+        finally:
+            await engine.close()

@@ -27,6 +27,8 @@ def test_every_policy_is_kept_whatever_votes_come() -> None:
     fired: Counter[str] = Counter()
     for policy in POLICIES:
         for form in get_args(Form):
+            if form == "swarm":  # it has a policy of its own for who divides the task
+                continue
             for seed in range(2 if form == "decoupled" else 1):
                 outcome = simulate(ballot(policy, seed, form))
                 held(outcome)
