@@ -618,7 +618,7 @@ KINDS: dict[str, type[Payload]] = {
 _EVERYONE = {"Notice", "Heartbeat"}
 MAY_APPEND: dict[Role, frozenset[str]] = {
     "client": frozenset(_EVERYONE | {"Run", "Input", "Mail", "Vote", "Cancel"}),
-    "driver": frozenset(_EVERYONE | {"Inference", "Compaction", "Intent", "Mail", "Recovery", "Claim"}),
+    "driver": frozenset(_EVERYONE | {"Inference", "Compaction", "Intent", "Mail", "Recovery", "Claim", "Cancel"}),
     "voter": frozenset(_EVERYONE | {"Vote"}),
     "decider": frozenset(_EVERYONE | {"Commit", "Abort", "Expiry"}),
     "executor": frozenset(_EVERYONE | {"Started", "Result", "Undone", "Output", "Spec", "Cancel"}),

@@ -261,11 +261,12 @@ def test_what_did_not_happen_is_proposed_again_until_it_is_given_up(opened: Log)
     ],
 )
 def test_limits(opened: Log, limits: Limits, reason: str) -> None:
-    """A used-up limit concludes the run, between turns only."""
+    """A used-up limit concludes the run: of time at once, any other between turns only."""
     run = opened.run(limits=limits)
     assert driving.limit_reached(opened.run_state(run), 1000) == ""
     inference = opened.infer(run, "look", usage=Usage(input_tokens=5, output_tokens=2))
-    assert driving.next_step(opened.state, opened.run_state(run), 4000).verb == "propose"
+    amid = driving.next_step(opened.state, opened.run_state(run), 4000).verb
+    assert amid == ("conclude" if limits.seconds else "propose")
     opened.result(opened.started(run, "look", inference=inference))
     step = driving.next_step(opened.state, opened.run_state(run), 4000)
     assert step.verb == "conclude"

@@ -54,6 +54,7 @@ def within(role: str, kind: str) -> Payload:
         ("client", "Vote"): Vote(approved=True, intent=5000, voter=f"human:{NAME}"),
         ("voter", "Vote"): Vote(approved=True, intent=5000, voter=NAME),
         ("driver", "Recovery"): Recovery(intent=5000, attempt=0, settlement="failed_final"),
+        ("driver", "Cancel"): Cancel(intent=5000),
         ("executor", "Cancel"): Cancel(intent=5000),
         ("driver", "Claim"): Claim(task="t", agent=NAME, run=5000),
     }
@@ -100,6 +101,7 @@ def test_limited_rights_end_at_their_limit(server: ServerProcess, role: str, kin
         ("client", "Vote"): Vote(approved=True, intent=5000, voter="human:another"),
         ("voter", "Vote"): Vote(approved=True, intent=5000, voter="another"),
         ("driver", "Recovery"): Recovery(intent=5000, attempt=1, settlement="happened"),
+        ("driver", "Cancel"): Cancel(scope="run:1000"),
         ("executor", "Cancel"): Cancel(scope="log"),
         ("driver", "Claim"): Claim(task="t", agent=NAME, run=5000, lapses=4000),
     }

@@ -23,10 +23,10 @@ class Step(NamedTuple):
     ``infer``: ask the model. ``compact``: shorten the context first. ``propose``: append the intent of ``call``
     (``retry_of`` an earlier action, or 0). ``give_up``: close ``retry_of``, which was tried too often.
     ``conclude``: a limit was reached, answer with its reason. ``wait``: for the entries of others, and where
-    ``until_ms`` is set until that time. ``done``.
+    ``until_ms`` is set until that time. ``cut``: the run's time is over, so take back what is open of it. ``done``.
     """
 
-    verb: Literal["infer", "compact", "propose", "give_up", "conclude", "wait", "done"]
+    verb: Literal["infer", "compact", "propose", "give_up", "conclude", "wait", "cut", "done"]
     call: int = 0
     retry_of: int = 0
     reason: str = ""
@@ -43,6 +43,7 @@ def next_step(
     rested: frozenset[int] = frozenset(),
     riding: frozenset[int] = frozenset(),
     shut: frozenset[int] = frozenset(),
+    let_go: bool = False,
 ) -> Step:
     """The next step of a run. ``answer_calls`` are the calls of the present turn that are answers: they come last.
 
@@ -52,6 +53,8 @@ def next_step(
     ``shut`` are calls whose tool's environment is gone: they wait, and so does the turn, without asking the model.
 
     ``rested`` are failed actions whose delay is over by another measure than the wall clock, which may jump.
+
+    ``let_go``: the run's time is over, and what was interrupted is not waited for any longer.
     """
     if run.status != "running":
         return Step("done", reason=run.status)
@@ -65,6 +68,8 @@ def next_step(
         if not run.context:
             return Step("wait", reason="no input yet")
         return Step("infer")
+    if overdue(run, now_ms):
+        return _ending(state, run, limit_reached(run, now_ms), let_go=let_go)
     if answer_calls:
         waiting.sort(key=lambda call: (call in answer_calls, call))
     for index in waiting:
@@ -100,6 +105,42 @@ def seconds_left(run: RunState, now_ms: int) -> float | None:
     if not run.limits.seconds:
         return None
     return max(0.0, run.limits.seconds - (now_ms - run.started_ms) / 1000)
+
+
+def lasts_s(run: RunState | None, now_ms: int) -> float:
+    """How long what belongs to a run may still take: for ever, where it has no limit of seconds or is over."""
+    left_s = seconds_left(run, now_ms) if run is not None and run.status == "running" else None
+    return float("inf") if left_s is None else left_s
+
+
+def overdue(run: RunState, now_ms: int) -> bool:
+    """Whether the run's own time is over."""
+    return seconds_left(run, now_ms) == 0.0
+
+
+def _ending(state: State, run: RunState, reason: str, *, let_go: bool) -> Step:
+    """A run's time is over in the middle of a turn: nothing more begins, what runs is interrupted, then it ends.
+
+    An answer that is being judged ends the run anyway, so it may have its votes.
+    """
+    mine = [one for one in map(state.actions.__getitem__, state.open_actions) if one.intent.run == run.id]
+    if any(one.intent.tool == ANSWER for one in mine):
+        return Step("wait", reason="its answer is being judged")
+    if to_cut(state, run):
+        return Step("cut", reason=reason)
+    if not mine or let_go:
+        return Step("conclude", reason=reason)
+    return Step("wait", reason="what was interrupted is not settled")
+
+
+def to_cut(state: State, run: RunState) -> list[int]:
+    """The actions of a run whose time is over that still have to be cancelled: open ones, and further tries."""
+    found = [
+        one.id
+        for one in map(state.actions.__getitem__, state.open_actions)
+        if one.intent.run == run.id and one.intent.tool != ANSWER and not one.cancel_wanted
+    ]
+    return found + [one.id for one in resting(state, run)]
 
 
 def limit_reached(run: RunState, now_ms: int) -> str:

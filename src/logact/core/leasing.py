@@ -50,6 +50,9 @@ def _of_driver(state: State, run: RunState, now_ms: int) -> str:
     waiting = run.waiting_calls
     if not waiting:
         return f"turn {run.turn + 1} of run {run.id}" if run.context or driving.limit_reached(run, now_ms) else ""
+    if driving.overdue(run, now_ms):
+        ends = driving.next_step(state, run, now_ms, let_go=True).verb in ("cut", "conclude")
+        return f"the end of run {run.id}" if ends else ""
     for index in waiting:
         action = state.actions.get(run.calls[index].action)
         if action is None and not run.calls[index].action:

@@ -40,6 +40,7 @@ LIMITS: dict[tuple[str, str], tuple[str, Check]] = {
     ("voter", "Vote"): ("in its own name", _own_vote),
     ("driver", "Recovery"): ("to give up a failed action", _gives_up),
     ("driver", "Claim"): ("of a run's task", _task),
+    ("driver", "Cancel"): ("of one action", _one_action),
     ("executor", "Cancel"): ("of one action", _one_action),
 }
 """Rights that reach less far than the kind: (role, kind) to what is allowed, in words and as a check."""

@@ -45,6 +45,7 @@ from logact.logs.base import Clause, Filter
 from logact.models.base import Message, Model, ModelAnswer, ModelRequest
 from logact.runtime import values
 from logact.runtime.circuits import Circuits
+from logact.runtime.ending import Ending
 from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.inline import Inline
@@ -109,6 +110,7 @@ class Driver:
         self.name = host.agent
         self._at: tuple[int, Inference, frozenset[int]] = (0, Inference(run=0, turn=0), frozenset())
         self._rests: dict[int, float] = {}  # by failed action: when, by the monotonic clock, its delay is over
+        self.ending = Ending(host, self.name, doubts)
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -184,6 +186,7 @@ class Driver:
             if self.host.riding
             else frozenset(),
             shut=shut,
+            let_go=self.ending.lets_go(run),
         )
 
     def _shut(self, state: State, run: RunState, inference: Inference) -> frozenset[int]:
@@ -230,6 +233,8 @@ class Driver:
                 intent=step.retry_of, attempt=0, settlement="failed_final", evidence="effect", reason=step.reason
             )
             await self.host.append([self.host.entry(payload, "driver", self.name, run=run.id)])
+        elif step.verb == "cut":
+            await self.ending.cut(run, step.reason)
         elif step.verb == "conclude":
             await self._conclude(run, step.reason)
 
@@ -242,11 +247,13 @@ class Driver:
         timeout_s = self._pause_s(step.until_ms) if step is not None and step.until_ms else None
         if step is not None and step.reason == driving.SHUT:
             timeout_s = await self._shut_s(run, step)
+        ends_s, let_go = self.ending.left_s(run), self.ending.lets_go(run)
+        timeout_s = min((one for one in (timeout_s, ends_s) if one is not None), default=None)
         await self.host.tail.until(
-            lambda state: state.position != before or self.doubts() or self.waits(run.id), timeout_s
+            lambda state: state.position != before or (self.doubts() and not let_go) or self.waits(run.id), timeout_s
         )
         doubts = self.doubts()
-        if doubts:
+        if doubts and not driving.overdue(run, self.host.env.wall_ms()):
             raise InDoubt(doubts, todo="look at the world, then settle it with `logact doubt`")
         waits = self.waits(run.id)
         if waits:
@@ -496,6 +503,7 @@ class Driver:
         if earlier:
             await self._wait(run)
             return
+        reason = self.ending.words(run, reason)
         intent = self.proposer.intent(run, ANSWER, {"text": f"I stopped: {reason}.", "gave_up": reason})
         await self.submit(run, intent)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from logact import codec
-from logact.core import breaking, executing, invariants, retrying
+from logact.core import breaking, driving, executing, invariants, retrying
 from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.entry import (
@@ -500,9 +500,12 @@ class Executor:
     ) -> tuple[object, Failure | None]:
         """The value of the tool (or of its undo), or its failure. Nothing it raises gets out but cancellation."""
         timeout_s = tool.timeout_s or TOOL_TIMEOUT_S
+        ends_s = driving.lasts_s(self.host.state.runs.get(context.run), self.host.env.wall_ms())
+        if ends_s <= 0:
+            return None, Failure(kind="cancelled", message="its run's time was over before it began", definite=True)
         with watching() as thread:
             try:
-                async with asyncio.timeout(timeout_s) as deadline:
+                async with asyncio.timeout(min(timeout_s, ends_s + 0.01)) as deadline:
                     self.running[context.action] = deadline
                     if undoes is not None:
                         return await tool.undo(arguments, undoes.value, context), None
@@ -511,6 +514,8 @@ class Executor:
                 if context.action in self._cancelled:
                     self._cancelled.discard(context.action)
                     return None, Failure(kind="cancelled", message="it was cancelled while it ran")
+                if ends_s < timeout_s:
+                    return None, Failure(kind="cancelled", message="its run's time was over while it ran")
                 return None, Failure(kind="timeout", message=f"it did not end within {timeout_s:g} s")
             except asyncio.CancelledError as error:
                 task = asyncio.current_task()
