@@ -21,7 +21,7 @@ from logact.logs import postgres_schema as schema
 from logact.logs.base import Condition, where
 from logact.logs.postgres import PostgresEngine, engine_from_url
 from logact.logs.postgres_connect import is_certain, meaning
-from logact.logs.postgres_wire import Lost, ServerError
+from logact.logs.postgres_wire import Lost, ServerError, Wire
 from logact.testing.conformance import Pen, note, numbers_of, read_all
 from tests.cli_help import here
 from tests.engines.proxy import Proxy
@@ -243,6 +243,30 @@ def test_a_lost_notification_is_made_up_for(postgres: PostgresServer, database: 
                 await Pen(one, "after").write()
             assert waiting.result() is True
             assert len(await read_all(two)) == 2
+
+    run(work)
+
+
+def test_a_reader_that_was_cancelled_leaves_its_connection_usable(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its statement was prepared, and nobody was there to note it: the name was given away again, and refused."""
+    honest = Wire.ask
+    cancelled: list[bytes] = []
+
+    async def ask(self: Wire, statement: bytes, *values: Any, **more: Any) -> Any:
+        answer = await honest(self, statement, *values, **more)
+        if statement.startswith(b"PREPARE") and not cancelled:
+            cancelled.append(statement)
+            raise asyncio.CancelledError
+        return answer
+
+    async def work() -> None:
+        async with opened(url) as engine:
+            await Pen(engine).write()
+            monkeypatch.setattr(Wire, "ask", ask)
+            with pytest.raises(asyncio.CancelledError):
+                await engine.read(0, 1)
+            assert len((await engine.read(0, 1)).records) == 1
+        assert cancelled
 
     run(work)
 

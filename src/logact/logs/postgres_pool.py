@@ -58,7 +58,8 @@ class Pool:
             return await wire.ask(statement, values, binary=binary)
         name = wire.prepared.get(statement)
         if name is None:
-            name = f"logact_{len(wire.prepared)}".encode()
+            wire.names += 1  # a name is never used twice: who asked may be gone when the server's answer comes
+            name = f"logact_{wire.names}".encode()
             await wire.ask(b"PREPARE " + name + b" AS " + statement)
             wire.prepared[statement] = name
         return await wire.ask(name, values, prepared=True, binary=binary)

@@ -71,6 +71,7 @@ class Wire:
         self.answer_s_max = answer_s_max
         self.closed = False
         self.prepared: dict[bytes, bytes] = {}  # statements that this connection knows, and their names
+        self.names = 0  # names that were given away
         self._heard = heard
         self._when_lost = lost
         self._pq = connection.pgconn
