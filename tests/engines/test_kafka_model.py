@@ -30,7 +30,7 @@ class KafkaMachine(EngineMachine):
 
 
 KafkaMachine.TestCase.settings = settings(
-    max_examples=5, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=4, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
