@@ -16,10 +16,13 @@ from logact.errors import SpecError, UsageError
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.watcher import Watch
 from logact.spec_supervise import check as check_supervise
-from logact.spec_tables import BackoffTable, BreakerTable, RecoveryTable, WatchTable
+from logact.spec_tables import BackoffTable, BreakerTable, RecoveryTable, SuperviseTable, WatchTable
 
 if TYPE_CHECKING:
     from logact.spec import SpecFile
+
+LEASE_S_MIN = 2.0
+"""The shortest lease that a specification may ask for."""
 
 
 def supervision(spec: SpecFile) -> dict[str, Any]:
@@ -69,9 +72,26 @@ def check_tables(spec: SpecFile, where: Callable[..., str]) -> None:
         )
     if spec.checkpoints.bytes < 0 or spec.checkpoints.seconds < 0:
         raise SpecError(f"{where('checkpoints')}: checkpoints is not usable", expected="bytes and seconds from 0")
-    if spec.agent.lease_s < 0:
+    _check_lease(spec, where)
+
+
+def _check_lease(spec: SpecFile, where: Callable[..., str]) -> None:
+    """A lease that can be kept, and a supervisor that looks no later than it runs out."""
+    lease_s, hang_s = spec.agent.lease_s, spec.supervise.hang_s
+    if not (lease_s == 0 or lease_s >= LEASE_S_MIN):
         raise SpecError(
-            f"{where('agent')}: lease_s is not usable", received=f"{spec.agent.lease_s:g}", expected="seconds, from 0"
+            f"{where('agent', 'lease_s')}: agent.lease_s is not usable",
+            received=f"{lease_s:g}",
+            expected=f"seconds, from {LEASE_S_MIN:g}, or 0 for none",
+            todo="signs of life come each third of it; an ordinary pause of a busy machine must not look like a hang",
+        )
+    if hang_s != SuperviseTable().hang_s and 0 < lease_s < hang_s:
+        raise SpecError(
+            f"{where('supervise', 'hang_s')}: supervise.hang_s is longer than agent.lease_s",
+            received=f"hang_s = {hang_s:g}, lease_s = {lease_s:g}",
+            expected=f"hang_s up to {lease_s:g}",
+            todo="a part that is silent for lease_s is fenced off and ended before the supervisor would replace it: "
+            "raise lease_s as well, or lower hang_s",
         )
 
 

@@ -199,3 +199,28 @@ def test_a_watch_that_cannot_be_used_is_refused() -> None:
         Watch(share=0)
     with pytest.raises(UsageError, match="loop='shout'"):
         Watch(loop="shout")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("agent", "supervise", "said"),
+    [
+        ("lease_s = 0.5", "", "agent.lease_s is not usable"),
+        ("lease_s = -1", "", "agent.lease_s is not usable"),
+        ("lease_s = nan", "", "agent.lease_s is not usable"),
+        ("", "hang_s = 90", "supervise.hang_s is longer than agent.lease_s"),
+        ("lease_s = 10", "hang_s = 20", "supervise.hang_s is longer than agent.lease_s"),
+        ("", "hang_s = 1", "supervise.hang_s is not usable"),
+        ("lease_s = 0", "hang_s = 900", ""),
+        ("lease_s = 120", "hang_s = 90", ""),
+        ("lease_s = 5", "", ""),
+    ],
+)
+def test_leases_and_the_supervisors_patience_fit_each_other(agent: str, supervise: str, said: str) -> None:
+    """What would never count, or could not be kept, is refused where the file is read."""
+    text = f'[agent]\nname = "ops"\n{agent}\n[supervise]\n{supervise}\n'
+    if said:
+        with pytest.raises(SpecError, match=said) as caught:
+            parse_spec(text)
+        assert caught.value.expected
+    else:
+        parse_spec(text)

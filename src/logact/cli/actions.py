@@ -194,7 +194,8 @@ async def story(log: SharedLog, told: History, action: Action) -> list[str]:
     if output is not None:
         lines += _line(output, first, "answered", "the caller has it")
     if action.conflict:
-        lines += ["", *look.wrapped("CONFLICT", "It did happen, though it was settled otherwise.", indent=2)]
+        lines += ["", *look.wrapped("CONFLICT", describe.conflict(action), indent=2)]
+        lines += look.wrapped("next", f"logact doubt LOG {action.id} settles it", indent=2)
     if action.is_open:
         lines += ["", *look.wrapped("now", describe.waits_for(told.state, action), indent=2)]
         lines += _ways_out(action)

@@ -282,13 +282,19 @@ def outcome(state: State, action: Action, entries: list[Entry], room: int = 200)
     else:
         after = action.reason
     if action.conflict:
-        after = "CONFLICT: it did happen, though it was settled otherwise"
+        after = f"CONFLICT: {conflict(action)}"
     if not after:
         return look.fit(wanted, room)
     arrow = f" {look.glyph('arrow')} "
     # what became of it matters more than what was asked: it gets at least half of the room
     short = look.fit(wanted, max(room // 2 - 2, room - look.cells(after) - len(arrow)))
     return look.fit(f"{short}{arrow}{look.clean(after)}" if short else look.clean(after), room)
+
+
+def conflict(action: Action) -> str:
+    """What a late result says that contradicts the settlement."""
+    done = "did not happen" if action.happened else "did happen"
+    return f"a late result says that it {done}, and it was settled otherwise"
 
 
 def action_json(state: State, action: Action) -> dict[str, Any]:

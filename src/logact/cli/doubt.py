@@ -55,8 +55,9 @@ def doubt_command(
     """Show what in LOG may or may not have happened; settle one ACTION.
 
     An action is in doubt when it was started, its executor is gone, and no result came. Look at the world
-    first: nothing is guessed here. On a terminal, ACTION without an answer asks for one. A second answer to the
-    same question takes no effect.
+    first: nothing is guessed here. A conflict (a late result says something else than was settled) is shown
+    and settled here, too. On a terminal, ACTION without an answer asks for one. A second answer to the same
+    question takes no effect.
 
     \b
     Examples:
@@ -160,7 +161,10 @@ def _holder(state: State, action: Action) -> str:
 
 
 def _unsettled(state: State) -> list[Action]:
-    return [one for one in state.unfinished() if one.status == "in_doubt" or holder_gone(state, one) is not False]
+    conflicts = [state.actions[key] for key in state.conflicts if key in state.actions]
+    return conflicts + [
+        one for one in state.unfinished() if one.status == "in_doubt" or holder_gone(state, one) is not False
+    ]
 
 
 def _list(told: History, log: str, as_json: bool) -> int:
@@ -187,6 +191,8 @@ def _short(state: State, action: Action) -> list[str]:
 
 
 def _known(state: State, action: Action) -> str:
+    if action.conflict:
+        return f"CONFLICT: {describe.conflict(action)}; started by {_holder(state, action)}"
     gone = holder_gone(state, action)
     fate = {True: "is gone", False: "is alive", None: "may be alive; that cannot be told from here"}[gone]
     why = f": {action.reason}" if action.reason and action.status == "in_doubt" else ""
@@ -210,7 +216,7 @@ def _asked(state: State, position: int) -> Action:
     if action is None:
         near = ", ".join(str(one.id) for one in _unsettled(state)) or "nothing is in doubt"
         raise UsageError("There is no action at this position", received=str(position), expected=near)
-    if action.status not in ("executing", "in_doubt") or action.restart_allowed:
+    if not action.conflict and (action.status not in ("executing", "in_doubt") or action.restart_allowed):
         raise UsageError(
             f"Action {position} is not in doubt", received=action.status, expected="executing or in_doubt",
             todo="`logact actions LOG ACTION` shows its story",
@@ -282,9 +288,17 @@ async def _settle(
         put(f"No effect: {after.verdict}.")
     else:
         put(f"Settled: action {position} is {settled.status}, says {name}.")
-        run = after.runs.get(intent.run)
-        put(f"  {_next(settlement)}" if run is not None and run.status == "running" else "  Its run has ended.")
+        put(f"  {_after(after, action, settlement)}")
     return 1 if after.verdict else 0
+
+
+def _after(state: State, action: Action, settlement: Settlement) -> str:
+    """What comes of an answer."""
+    if action.conflict:
+        undo = f"; what did happen can be undone: logact undo SPEC {action.id}" if settlement == "happened" else ""
+        return f"It is no conflict any more{undo if action.intent.undo else ''}."
+    run = state.runs.get(action.intent.run)
+    return _next(settlement) if run is not None and run.status == "running" else "Its run has ended."
 
 
 def _value(text: str | None) -> Any:

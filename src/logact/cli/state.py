@@ -83,6 +83,7 @@ def _lines(told: History) -> list[str]:
         lines += ["", *look.table(rows, head=["OPEN", "STATUS", "TOOL", "WHY"], right=[0])]
     if state.conflicts:
         lines += ["", *look.wrapped("CONFLICTS", ", ".join(map(str, state.conflicts)))]
+        lines += look.wrapped("", "late results say something else than was settled: see `logact doubt LOG`")
     return lines
 
 

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from logact.core import breaking
-from logact.core.settling import ANSWER, close_turn, ended, mark, may_repeat, note_undone, settle, settle_call
+from logact.core.settling import (
+    ANSWER,
+    close_turn,
+    ended,
+    mark,
+    may_repeat,
+    note_undone,
+    retriable,
+    settle,
+    settle_call,
+)
 from logact.core.state import Action, Attempt, CallState, State
 from logact.core.watching import CODES, begin_anew, note_finding
 from logact.entry import Entry, Failure, Finding, Output, Recovery, Result, Started, Undone
@@ -175,6 +185,9 @@ def on_output(state: State, entry: Entry, output: Output) -> str:
 
 def on_recovery(state: State, entry: Entry, recovery: Recovery) -> str:
     action = state.actions.get(recovery.intent)
+    said = recovery.settlement in ("happened", "not_happened", "superseded")
+    if said and recovery.intent in state.conflicts and entry.author.role == "operator":
+        return _decide_conflict(state, entry, action, recovery)
     if action is None:
         return f"there is no open action {recovery.intent}"
     if recovery.settlement in ("skip", "failed_final"):
@@ -221,6 +234,24 @@ def on_recovery(state: State, entry: Entry, recovery: Recovery) -> str:
     else:
         action.status, action.happened = "superseded", None
     settle(state, action, entry.position)
+    return ""
+
+
+def _decide_conflict(state: State, entry: Entry, action: Action | None, recovery: Recovery) -> str:
+    """A person says what is true where a late result contradicts the settlement. What happened can be undone then."""
+    state.conflicts.remove(recovery.intent)
+    if action is None:
+        return ""  # it was let go; the log has its story
+    action.conflict, action.reason = False, recovery.reason
+    if recovery.settlement == "happened":
+        action.status, action.happened, action.undone_by = "executed", True, 0
+    elif recovery.settlement == "not_happened":
+        action.status, action.happened = "failed_final" if action.status == "executed" else action.status, False
+    else:
+        action.status, action.happened = "superseded", None
+    mark(state, action, entry.position)
+    if not retriable(action):
+        settle_call(state, action, entry.position)  # where its driver had not gone on yet
     return ""
 
 

@@ -82,6 +82,8 @@ def next_step(
             return Step("propose", call=index)
         action = state.actions.get(call.action)
         if action is not None and not action.is_open and retriable(action):
+            if action.conflict:  # doing it again could do it twice
+                return Step("give_up", call=index, retry_of=action.id, reason="a late result says that it did happen")
             if action.retry_at_ms > now_ms and action.id not in rested:
                 return Step("wait", reason="a failed call rests", until_ms=action.retry_at_ms)
             if index in shut:

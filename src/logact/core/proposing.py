@@ -176,6 +176,8 @@ def _retry_problem(state: State, intent: Intent) -> str:
         return f"a retry of action {before.id} must undo what it undoes"
     if before.retried_by:
         return f"action {before.id} was tried again already, as {before.retried_by}"
+    if before.conflict:
+        return f"a late result says that action {before.id} did happen, so it is not tried again"
     if before.status == "rejected" and not before.attempts:
         return ""
     if before.status not in ("failed", "undone"):
