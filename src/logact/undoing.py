@@ -158,4 +158,5 @@ async def _carry_out(agent: LogActAgent, key: int) -> str:
         last = await agent.recovery.recover(last, agent)
     if last.status == "executed":
         return ""
-    return f"its undo is {last.status}: {last.error.message if last.error is not None else last.reason}"
+    how = {"failed": "failed", "failed_final": "failed for good"}.get(last.status, f"is {last.status}")
+    return f"its undo {how}: {last.error.message if last.error is not None else last.reason}"

@@ -17,6 +17,7 @@ from logact.models.scripted import call
 from logact.runtime.forking import fork
 from logact.runtime.retry import RetryRecovery
 from logact.tools import ToolError
+from tests.cli_help import fits, here
 from tests.recovery.kit import Flaky, an_agent, entries, folded
 
 SCRIPT = [call("send", item="a"), call("send", item="b"), "done"]
@@ -115,6 +116,24 @@ async def test_what_cannot_be_forked_is_said() -> None:
         await fork(SharedLog(engine), 3000, SharedLog(engine))
     with pytest.raises(UsageError, match="no such position"):
         await forked(engine, 10**9)
+
+
+def test_what_differs_fits_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for each side of a run (both side by side were 104 columns wide)."""
+    monkeypatch.chdir(tmp_path)
+
+    async def runs() -> None:
+        for name, script in (("a", SCRIPT), ("b", SCRIPT[1:])):
+            agent = an_agent(MemoryEngine(), script, [Flaky().tool])
+            async with open_log(f"sqlite:///{name}.db") as agent.log:
+                await agent.run("a task whose title alone fills most of one line")
+
+    asyncio.run(runs())
+    shown = here("diff", "a.db", "b.db")
+    assert shown.returncode == 1
+    fits(shown.stdout)
+    assert "a task" in shown.stdout
+    assert shown.stdout.count("finished") == 2 * len([line for line in shown.stdout.splitlines() if "a task" in line])
 
 
 async def test_a_fork_in_files(tmp_path: Path) -> None:

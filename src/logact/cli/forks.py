@@ -8,7 +8,7 @@ import msgspec
 from logact.cli import look
 from logact.cli.common import existing_log, go, json_option, log_url, put, put_json, who
 from logact.errors import UsageError
-from logact.introspection.diff import Difference, diff
+from logact.introspection.diff import Difference, RunChange, diff
 from logact.logs.network_url import redacted
 from logact.logs.url import open_log
 from logact.runtime.forking import Fork, fork
@@ -100,13 +100,14 @@ def _lines(found: Difference) -> list[str]:
         rows = [[str(one.action), one.tool, one.a or "-", one.b or "-"] for one in found.actions]
         lines += ["", *look.table(rows, head=["ACTION", "TOOL", "A", "B"], right=[0])]
     if found.runs:
-        rows = [[str(one.run), _figures(one.a), _figures(one.b), one.title] for one in found.runs]
-        lines += ["", *look.table(rows, head=["RUN", "A", "B", "TASK"], right=[0])]
+        rows = [row for one in found.runs for row in _sides(one)]
+        head = ["RUN", "IN", "STATUS", "TURNS", "ACTIONS", "TOKENS", "TASK"]
+        lines += ["", *look.table(rows, head=head, right=[0, 3, 4, 5])]
     return lines + [f"  {one}" for one in found.settings]
 
 
-def _figures(side: tuple[str, int, int, int] | None) -> str:
-    if side is None:
-        return "-"
-    status, turns, actions, tokens = side
-    return f"{status}, {turns} turns, {actions} actions, {tokens} tokens"
+def _sides(run: RunChange) -> list[list[str]]:
+    """A line for each side: both side by side do not fit a terminal."""
+    named = (("a", run.a), ("b", run.b))
+    figures = [[name, *map(str, side or ("-",) * 4)] for name, side in named]
+    return [[str(run.run), *figures[0], run.title], ["", *figures[1], ""]]
