@@ -14,20 +14,20 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from logact import LogActAgent, ScriptedModel, env, open_log
+from logact import env, open_log
 from logact.agent_results import Answer
-from logact.core import driving, leasing, machine
+from logact.core import driving, leasing
 from logact.core.state import Action, CallState, RunState, State
-from logact.entry import Effect, Entry, Input, Intent, Limits, NewEntry, Run, Vote, own
+from logact.entry import Effect, Entry, Intent, Limits, Vote
 from logact.env import Env
 from logact.models.scripted import call
-from logact.runtime import assembly, ending
-from logact.runtime.leaving import Leave
+from logact.runtime import ending
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.tail import Tail
 from logact.tools import Tool, ToolError
 from logact.tools.shell import UNSANDBOXED, Shell
 from logact.voters.base import Voter
+from tests.recovery.forms import in_parts, whole
 from tests.supervision.kit import alive
 
 LONG = Limits(seconds=20)
@@ -87,60 +87,21 @@ class Slow:
         self.tool = Tool(work, name="work", effect=effect, **more)
 
 
-async def whole(place: Path, tools: list[Tool], script: list[Any], **more: Any) -> tuple[Answer, State]:
-    """One run in one process; the answer, and the fold of everything."""
-    clock = Clock(more.pop("over_at", "Result"), more.pop("left_ms", 200))
-    env.use(clock)
-    agent = LogActAgent(
-        "ops",
-        open_log(f"sqlite:///{place}"),
-        more.pop("voters", [lambda entry: True]),
-        model=ScriptedModel(script),
-        tools=tools,
-        limits=LONG,
-        **more,
-    )
-    agent.observe(clock.observe)
-    async with agent.log as log:
-        answer = await agent.run("go")
-        return answer, machine.fold(machine.initial(log.log_id, keep=True), [one async for one in log.read()])
-
-
-async def in_parts(
-    place: Path, tools: list[Tool], script: list[Any], *, without: str = "", **more: Any
+async def timed(
+    form: Any,
+    place: Path,
+    tools: list[Any],
+    script: list[Any],
+    *,
+    over_at: str = "Result",
+    left_ms: int = 200,
+    **more: Any,
 ) -> tuple[Answer, State]:
-    """The same with each part for itself, on a connection of its own; ``without`` a part, if it is named."""
-    leave = Leave(5.0)
-    clock = Clock(more.pop("over_at", "Result"), more.pop("left_ms", 200))
+    """A run in one of the forms by the test's clock."""
+    clock = Clock(over_at, left_ms)
     env.use(clock)
-
-    def the_agent() -> LogActAgent:
-        voters = more.get("voters", [lambda entry: True])
-        options = {key: value for key, value in more.items() if key != "voters"}
-        where = open_log(f"sqlite:///{place}")
-        return LogActAgent("ops", where, voters, model=ScriptedModel(script), tools=tools, **options)
-
-    async def play(part: str) -> None:
-        agent = the_agent()
-        async with agent.log as log:
-            await getattr(assembly, f"play_{part}")(log, agent, observers=[clock.observe], leave=leave)
-
-    async with the_agent().log as log:
-        begin = NewEntry(payload=Run(agent="ops", title="go", limits=LONG), role="client", name="me", agent="ops")
-        words = NewEntry(payload=Input(run=own(0), text="go"), role="client", name="me", agent="ops", run=own(0))
-        run = (await log.append(begin, words)).position
-        async with asyncio.TaskGroup() as group, asyncio.timeout(20):
-            for part in ("driver", "voter", "decider", "executor", "recoverer"):
-                if part != without:
-                    group.create_task(play(part))
-            tail = Tail(log)
-            await tail.start()
-            while (await tail.catch_up()).runs[run].status == "running":
-                await asyncio.sleep(0.02)
-            leave.ask()
-        state = machine.fold(machine.initial(log.log_id, keep=True), [one async for one in log.read()])
-        output = (await log.get(state.runs[run].output)).payload
-        return Answer(run=run, text=output.text, ok=output.ok, reason=output.reason, position=0), state  # type: ignore[attr-defined]
+    done: tuple[Answer, State] = await form(place, tools, script, observers=[clock.observe], limits=LONG, **more)
+    return done
 
 
 FORMS: list[Callable[..., Awaitable[tuple[Answer, State]]]] = [whole, in_parts]
@@ -165,7 +126,7 @@ async def test_a_tool_that_runs_is_cut_off_and_settled_by_the_table(form: Any, t
         cases["doubt"] = (Slow("irreversible"), "in_doubt")
 
     async def one(name: str, slow: Slow, status: str) -> None:
-        answer, state = await form(tmp_path / f"{name}.db", [slow.tool], [call("work"), "never"])
+        answer, state = await timed(form, tmp_path / f"{name}.db", [slow.tool], [call("work"), "never"])
         assert not answer.ok, (name, [(one.id, one.status, one.reason, one.error) for one in of(state, "work")])
         assert "the limit of 20 seconds is reached" in answer.reason, name
         assert (slow.began, slow.cut) == (1, 1), name
@@ -204,13 +165,15 @@ async def test_what_waits_at_the_end_of_a_run_is_taken_back(form: Any, tmp_path:
     script = [call("send"), "never"]
 
     async def unjudged() -> None:
-        answer, state = await form(tmp_path / "voter.db", [tool], script, voters=[Late("late")], over_at="Intent")
+        answer, state = await timed(
+            form, tmp_path / "voter.db", [tool], script, voters=[Late("late")], over_at="Intent"
+        )
         assert "20 seconds" in answer.reason
         assert [(one.status, one.code) for one in of(state, "send")] == [("rejected", "cancelled")]
 
     async def resting() -> None:
         recovery = RetryRecovery(base_delay=30, max_delay=30, total_s=300)
-        answer, state = await form(tmp_path / "retry.db", [tool], script, recovery=recovery)
+        answer, state = await timed(form, tmp_path / "retry.db", [tool], script, recovery=recovery)
         assert "20 seconds" in answer.reason
         assert [one.status for one in of(state, "send")] == ["failed_final"]
 
@@ -221,7 +184,7 @@ async def test_what_waits_at_the_end_of_a_run_is_taken_back(form: Any, tmp_path:
 async def test_what_never_started_is_taken_back_where_nobody_executes(tmp_path: Path) -> None:
     """The driver takes it back and concludes; only the release of that answer needs an executor."""
     slow = Slow("irreversible")
-    parts = in_parts(tmp_path / "x.db", [slow.tool], [call("work")], without="executor", over_at="Commit")
+    parts = timed(in_parts, tmp_path / "x.db", [slow.tool], [call("work")], without="executor", over_at="Commit")
     playing = asyncio.create_task(parts)
     async with open_log(f"sqlite:///{tmp_path}/x.db") as log, asyncio.timeout(15):
         tail = Tail(log)
@@ -242,7 +205,7 @@ async def test_the_processes_of_a_tool_are_gone_with_it(
     monkeypatch.setattr(ending, "LET_GO_S", 0.1)
     shell = Shell(tmp_path, bwrap=str(tmp_path / "none"), unsandboxed=UNSANDBOXED)
     command = call("run_shell", command="sleep 60 & echo $! $$ > pids; wait")
-    answer, state = await form(tmp_path / "x.db", [shell.run_shell], [command, "never"], left_ms=900)
+    answer, state = await timed(form, tmp_path / "x.db", [shell.run_shell], [command, "never"], left_ms=900)
     assert "(run_shell) is not known" in answer.reason
     assert [one.status for one in of(state, "run_shell")] == ["in_doubt"]
     assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())

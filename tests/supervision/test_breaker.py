@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.error
+import urllib.request
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from logact import Action, Breaker
 from logact.core.views import LogEntry
 from logact.entry import Result
 from logact.logs.memory import MemoryEngine
 from logact.models.scripted import call
-from logact.tools import ToolError
+from logact.tools import Tool, ToolError
+from tests.recovery import forms
 from tests.recovery.kit import Flaky, an_agent, entries, folded
 
 FAST = Breaker(failures=2, delay_s=0.05, delay_s_max=0.2, wait_s=30)
@@ -94,3 +100,74 @@ async def test_a_loop_of_ones_own_waits_too() -> None:
         assert (await once()).status == "executed"
     first, second = [one for one in await entries(engine, "Started") if one.tool == "send"]
     assert second.time_ms - first.time_ms >= 95
+
+
+class Service:
+    """An HTTP service on a port of its own, that can die and come back there."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.asked = 0
+        self.server: asyncio.Server | None = None
+
+    async def begin(self) -> None:
+        """Listen; the second time on the same port."""
+        self.server = await asyncio.start_server(self._answer, "127.0.0.1", self.port)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    async def end(self) -> None:
+        """Listen no more."""
+        if self.server is not None:
+            self.server.close()
+            await self.server.wait_closed()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        await writer.drain()
+        writer.close()
+
+
+def ask(url: str) -> str:
+    """The text at an address, past any proxy."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+@pytest.mark.parametrize("form", [forms.whole, forms.in_parts])
+async def test_a_service_that_dies_and_comes_back_is_waited_for(form: Any, tmp_path: Path) -> None:
+    """Over a real connection, in both forms: while nobody listens the model is not asked; then the call succeeds."""
+    service, failures = Service(), 0
+
+    async def fetch(page: str) -> str:
+        """Fetch a page."""
+        nonlocal failures
+        try:
+            return await asyncio.to_thread(ask, f"http://127.0.0.1:{service.port}/{page}")
+        except urllib.error.URLError as error:
+            failures += 1
+            if failures == 4:
+                await service.begin()
+            raise ToolError(str(error), kind="environment", definite=True) from error
+
+    async def stop() -> str:
+        """Stop the service."""
+        await service.end()
+        return "stopped"
+
+    tools = [Tool(fetch, name="fetch", effect="read"), Tool(stop, name="stop", effect="idempotent")]
+    script = [call("fetch", page="a"), call("stop"), call("fetch", page="b"), "done"]
+    await service.begin()
+    try:
+        breaker = Breaker(failures=1, delay_s=0.02, delay_s_max=0.1, wait_s=60)
+        answer, state = await form(tmp_path / "ops.db", tools, script, breaker=breaker)
+    finally:
+        await service.end()
+    assert answer.text == "done"
+    assert (service.asked, failures) == (2, 4)
+    (run,) = state.runs.values()
+    assert run.turn == 4, "no turn, so no token, was spent on the outage"
+    tries = [one for one in state.actions.values() if one.intent.tool == "fetch"][1:]
+    assert [one.status for one in tries] == ["failed"] * 4 + ["executed"]
+    assert state.circuits == {}
