@@ -27,6 +27,10 @@ TRIES_MAX = 3
 """How often a lost race is tried again in one record before the longer way is gone."""
 
 
+LOOK_S = 1.0
+"""How long a wait for another task of this process lasts at most before it looks again: its end wakes nobody."""
+
+
 async def act(agent: LogActAgent, action: Action, key: str) -> Any:
     """Propose, validate and execute; the value. Under a key that was used before, what became of it then."""
     async with agent._playing() as parts:
@@ -124,6 +128,8 @@ async def _carried_out(agent: LogActAgent, parts: Parts, entry: LogEntry) -> Exe
     """Carry out what was committed; what an earlier life carried out is read back."""
     if entry.status == "validated":
         return await agent.execute_action(entry)
+    while entry.position in parts.executor.running:  # another task of this process is at it
+        await parts.host.tail.until(lambda state: entry.position not in parts.executor.running, LOOK_S)
     if entry.status in ("executing", "in_doubt"):
         await agent.recover_from_failure()  # raises what only a person can settle
     entry, last = await _story(agent, parts, entry.position)

@@ -123,6 +123,28 @@ def test_under_a_key_it_happens_once() -> None:
     run(main())
 
 
+def test_under_a_key_it_happens_once_at_the_same_time_too() -> None:
+    """Who asks while another task is at it waits, and gets the same value (it was told that the action failed)."""
+
+    async def main() -> None:
+        done: list[str] = []
+
+        async def slow(item: str) -> str:
+            """Take a moment."""
+            await asyncio.sleep(0.05)
+            done.append(item)
+            return f"{item} is done"
+
+        tool = Tool(slow, effect="irreversible")
+        async with LogActAgent("own", log=memory_log(), tools=[tool], voters=[lambda entry: True]) as agent:
+            action = Action(tool="slow", arguments={"item": "a"})
+            values = await asyncio.gather(*(agent.act(action, key="one") for _ in range(4)))
+        assert values == ["a is done"] * 4
+        assert done == ["a"]
+
+    run(main())
+
+
 def test_a_refusal_under_a_key_stays() -> None:
     """What was rejected is not asked about again."""
 

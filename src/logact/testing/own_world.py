@@ -20,7 +20,7 @@ from logact.core.settling import ANSWER
 from logact.core.state import OPEN, Action
 from logact.core.views import LogEntry
 from logact.entry import Commit, Entry, Limits, NewEntry, ToolSpec, Vote
-from logact.errors import AgentBusy, InDoubt, LimitReached, LogError, ModelError, RunFinished, RunStopped
+from logact.errors import LimitReached, ModelError
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.host import Host
@@ -252,23 +252,6 @@ class OwnPrograms(Programs):
         self.sim.gave_up.append(f"{error.code}: {error}"[:200])
         self.sim.controls.append(("stop", ""))
         self.sim.world.crash(process.name)
-
-    async def _inline(self, process: Process) -> None:
-        while True:
-            agent = self.agent(process)
-            agent.observe(self.sim.checker.watch(process))
-            try:
-                await agent.run(self.sim.mine.task, key="the task")
-                self.sim.done["run"] += 1
-                return
-            except (RunFinished, RunStopped):
-                self.sim.done["run"] += 1
-                return
-            except (ModelError, LimitReached) as error:
-                self._gave_up(process, error)
-                return
-            except (InDoubt, AgentBusy, LogError):
-                await process.env.sleep(1.0)
 
     async def _settle_doubts(self, host: Host) -> None:
         await super()._settle_doubts(host)

@@ -37,7 +37,7 @@ from logact.runtime.entering import policy_from
 from logact.runtime.host import Host
 from logact.runtime.leaving import Leave
 from logact.testing.ballots import DUTIES, POLICIES
-from logact.testing.town import TASK, tools
+from logact.testing.town import tools
 from logact.testing.world import Process, Program
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Programs:
             agent = self.agent(process)
             agent.observe(self.sim.checker.watch(process))
             try:
-                await agent.run(TASK, key="the task")
+                await agent.run(self.sim.task, key="the task")
                 self.sim.done["run"] += 1
                 return
             except (RunFinished, RunStopped):
