@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, urlencode
+from urllib.parse import quote
 
 import click
 import msgspec
@@ -17,6 +17,7 @@ from logact.cli.measuring import Measured, Times, measure
 from logact.errors import UsageError
 from logact.logs.network_url import redacted
 from logact.logs.url import open_log
+from logact.server.names import url_of
 
 SECONDS_MAX = 3600
 
@@ -57,7 +58,7 @@ def bench_command(url: str | None, seconds: float, as_json: bool) -> None:
 
 def new_log(url: str) -> str:
     """The URL of a log of its own on the engine that a URL names."""
-    scheme, colon, rest = url.partition(":")
+    scheme, colon, _ = url.partition(":")
     if not colon or scheme.lower() in ("sqlite", "file"):
         raise UsageError(
             "A file is measured where it would lie",
@@ -65,12 +66,7 @@ def new_log(url: str) -> str:
             expected="the URL of a server, or nothing",
             todo="go to that directory, and leave URL out",
         )
-    name = f"bench-{environment.current().identifier()}"
-    if scheme == "memory":
-        return f"memory:{name}"
-    before, _, query = f"{scheme}:{rest}".partition("?")
-    options = [(key, value) for key, value in parse_qsl(query, keep_blank_values=True) if key != "log"]
-    return f"{before}?{urlencode([*options, ('log', name)], safe='/:')}"
+    return url_of(url, f"bench-{environment.current().identifier()}")
 
 
 def _here() -> Path:
