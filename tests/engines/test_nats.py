@@ -305,6 +305,28 @@ def test_silence_is_indefinite_and_nobody_is_definite(url: str, monkeypatch: pyt
     run(work())
 
 
+def test_a_part_that_leaves_while_an_answer_arrives_leaves(url: str) -> None:
+    """The client's own wait returns the answer and forgets that its task was cancelled."""
+
+    async def work() -> None:
+        engine = await opened(url)
+        waits = engine.link.client._resp_map
+
+        async def ask_for_ever() -> None:
+            while True:
+                await engine.link.leader_says(engine.stream.name)
+
+        for _ in range(5):
+            asking = asyncio.ensure_future(ask_for_ever())
+            while not any(future.done() for future in waits.values()):
+                await asyncio.sleep(0)
+            asking.cancel()
+            done, _ = await asyncio.wait([asking], timeout=5)
+            assert done and asking.cancelled()
+
+    run(work())
+
+
 def test_a_record_behind_a_seal_is_void(url: str) -> None:
     """An append that landed behind the seal in a race is refused to its writer and hidden from every reader."""
 

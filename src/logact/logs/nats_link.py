@@ -16,6 +16,7 @@ import msgspec
 
 from logact import env as environment
 from logact.errors import LogUnavailable, MissingExtra, ReadFailed
+from logact.logs.cancelling import cancellable
 from logact.logs.network_url import NetworkUrl
 
 CONNECT_S_MAX = 10.0
@@ -187,7 +188,8 @@ class Link:
             async with asyncio.timeout(REQUEST_S_MAX) as limit:
                 self._limits.add(limit)
                 try:
-                    return await client.request(subject, payload, timeout=REQUEST_S_MAX, headers=headers)
+                    request = client.request(subject, payload, timeout=REQUEST_S_MAX, headers=headers)
+                    return await cancellable(request)
                 finally:
                     self._limits.discard(limit)
         except errors.NoRespondersError:
@@ -231,7 +233,7 @@ class Link:
         if client is None or not client.is_connected:
             raise Silence("not connected now")
         try:
-            await client.publish(subject, payload, headers=headers)
+            await cancellable(client.publish(subject, payload, headers=headers))
         except (errors.Error, OSError) as error:
             raise Silence(str(error) or type(error).__name__) from None
 
@@ -314,7 +316,7 @@ class Link:
             subscription = await client.subscribe(inbox)
             await client.publish(subject, msgspec.json.encode(body), reply=inbox)
             while True:
-                message = await subscription.next_msg(timeout=REQUEST_S_MAX)
+                message = await cancellable(subscription.next_msg(timeout=REQUEST_S_MAX))
                 status = (message.headers or {}).get("Status")
                 if status == "503":
                     raise Nobody("nobody serves reads now")
@@ -343,7 +345,7 @@ class Link:
             await client.publish(subject, b"", reply=inbox)
             while len(found) < wanted and env.monotonic() < end and "ermission" not in self._last_error:
                 try:
-                    message = await subscription.next_msg(timeout=ALL_S_MAX / 10)
+                    message = await cancellable(subscription.next_msg(timeout=ALL_S_MAX / 10))
                 except TimeoutError:
                     continue
                 if (message.headers or {}).get("Status"):

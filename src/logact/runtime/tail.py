@@ -18,6 +18,7 @@ from logact.core.state import State
 from logact.entry import BlobRef, Checkpoint, Entry, position_of, record_of
 from logact.errors import AccessRefused, LogCorrupt, LogError, LogTrimmed, ReadFailed
 from logact.logs.base import FOLLOW_WAIT_S, READ_RECORDS_MAX, SharedLog, where
+from logact.logs.cancelling import cancellable
 from logact.logs.verify import first_kept
 
 READ_RETRY_S_MAX = 30.0
@@ -197,7 +198,7 @@ class Tail:
         while True:
             try:
                 after = self._record
-                await self.log.engine.wait(after, FOLLOW_WAIT_S)
+                await cancellable(self.log.engine.wait(after, FOLLOW_WAIT_S))
                 if self._record > after and self.log.engine.hint() <= self._record:
                     continue  # it was this process's own record, and is applied already
                 await self.catch_up()

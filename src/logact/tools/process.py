@@ -227,7 +227,8 @@ class _Running:
         for transport, collector in self._pipes:
             try:
                 # all who held the other end are dead, so the rest of the output is there already
-                await asyncio.wait_for(collector.ended.wait(), 1)
+                async with asyncio.timeout(1):
+                    await collector.ended.wait()
             except TimeoutError:
                 pass  # unconfined, and one that hid has survived
             transport.close()
