@@ -432,3 +432,15 @@ def test_import_is_lean() -> None:
     for heavy in ("urllib", "mcp", "http", "ctypes", "logact.tools.files", "logact.tools.shell"):
         assert heavy not in loaded
     assert len(loaded) < 60
+
+
+def test_a_tool_may_use_what_is_defined_further_down() -> None:
+    """A closure over a name that has no value yet is an ordinary function."""
+
+    def look(place: str) -> str:
+        """Look."""
+        return later + place
+
+    made = Tool(look, effect="read")
+    later = "at "
+    assert [one.name for one in made.arguments] == ["place"] and look("home") == "at home"

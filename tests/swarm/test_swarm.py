@@ -17,11 +17,12 @@ import pytest
 from logact import Action, LogActAgent, LogEntry, Tool, Voter, open_log
 from logact.agent_results import Answer
 from logact.core.state import Held
-from logact.entry import Claim, Notice, Output, Policy, Run
+from logact.entry import Claim, Control, Notice, Output, Policy, Run
 from logact.errors import LimitReached, RunStopped, SpecError, UsageError
 from logact.logs.base import SharedLog
-from logact.models import ModelAnswer, ScriptedModel
+from logact.models import ModelAnswer, ScriptedModel, call
 from logact.models.base import ModelRequest
+from logact.models.scripted import turn_of
 from logact.runtime.host import Host
 from logact.swarm import Claims, MultiAgentLogAct, SubTask, Swarm, Task, in_order
 from tests.runtime.kit import folded, memory_log, opened, payloads, run
@@ -178,6 +179,45 @@ def test_a_lease_that_is_over_ends_by_an_entry_and_the_slow_holder_cannot_comple
         assert not await held.complete("001", "slow", 5000)
         at = quick.state.runs[plan].held["001"].position
         assert quick.state.runs[plan].held == {"001": Held("quick", quick.incarnation, at, 5000)}
+
+    run(main())
+
+
+@pytest.mark.parametrize("by_person", [False, True])
+def test_work_that_ended_with_a_lapsed_claim_begins_anew_and_stopped_work_does_not(by_person: bool) -> None:
+    """A renewal may come just after the lapse that stopped the work: the task is done, not the whole swarm ended."""
+    calls: list[int] = []
+
+    async def main() -> None:
+        log = memory_log()
+        peer = Host(log, "peer")
+        await peer.tail.start()
+
+        async def work() -> str:
+            """Work."""
+            calls.append(1)
+            (ann,) = made
+            await peer.tail.catch_up()
+            plan, work = list(peer.state.runs)[:2]
+            if by_person:
+                await peer.append([peer.entry(Control(verb="stop", scope=f"run:{work}"), "operator")])
+            elif len(calls) == 1:
+                lapse = Claim(task="001", agent="peer", run=plan, lapses=peer.state.runs[plan].held["001"].position)
+                await peer.append([peer.entry(lapse, "recoverer")])
+                assert ann._parts is not None
+                assert await Claims(ann._parts.host, plan, lease_s=5).take("001", "ann")
+            return "worked"
+
+        def script(request: ModelRequest) -> Any:
+            return call("work") if not turn_of(request) else "done"
+
+        made = agents(log, "ann", script=script, tools=[Tool(work, effect="read")])
+        if by_person:
+            with pytest.raises(RunStopped):
+                await Swarm(made, lease_s=5).run("t", ["x"])
+        else:
+            assert (await Swarm(made, lease_s=5).run("t", ["x"])).text == "001: done"
+        assert len(calls) == (1 if by_person else 2)
 
     run(main())
 

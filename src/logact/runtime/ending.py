@@ -15,7 +15,7 @@ from logact.logs.base import where
 from logact.runtime.host import Host
 
 LET_GO_S = 5.0
-"""How long a run whose time is over waits for what it interrupted, before it ends without it."""
+"""How long a run whose time is over waits for news of what it interrupted, before it ends without it."""
 
 
 class Ending:
@@ -25,22 +25,26 @@ class Ending:
         self.host = host
         self.name = name
         self.doubts = doubts
-        self._over: tuple[int, float] = (0, 0.0)  # the run whose time is over, and when that was noticed here
+        self._open: tuple[object, ...] = ()  # the run whose time is over, and what is open of it
+        self._since = 0.0  # when that was seen first
 
     def lets_go(self, run: RunState) -> bool:
         """Whether what the run interrupted is not waited for: only a person can settle it, or it hangs."""
         if not driving.overdue(run, self.host.env.wall_ms()):
             return False
         now = self.host.env.monotonic()
-        if self._over[0] != run.id:
-            self._over = (run.id, now)
-        return bool(self.doubts()) or now - self._over[1] >= LET_GO_S
+        state = self.host.state
+        left = [one for one in map(state.actions.__getitem__, state.open_actions) if _open(one, run)]
+        seen = (run.id, *((one.id, one.status) for one in left))
+        if self._open != seen:
+            self._open, self._since = seen, now
+        return bool(self.doubts()) or now - self._since >= LET_GO_S
 
     def left_s(self, run: RunState) -> float | None:
         """How long until the run's time is over, or what it interrupted is let go; None if neither comes."""
         left_s = driving.seconds_left(run, self.host.env.wall_ms())
-        if left_s == 0.0 and self._over[0] == run.id:
-            left_s = self._over[1] + LET_GO_S - self.host.env.monotonic()
+        if left_s == 0.0 and self._open[:1] == (run.id,):
+            left_s = self._since + LET_GO_S - self.host.env.monotonic()
             return left_s + 0.01 if left_s > 0 else None
         return None if left_s is None else left_s + 0.01
 

@@ -318,6 +318,8 @@ class Executor:
         finally:
             self.host.working -= 1
             self.running.pop(action_id, None)
+            if action_id in self.host.state.open_actions:
+                self.host.tail.wake()  # it is in doubt, and its settlement waited until nothing of it runs here
 
     def _scheduled(self, action: Action, result: Result, error: Failure, effect: Effect) -> Result:
         """A failure with what comes next: when the action is tried again, or that it is given up."""

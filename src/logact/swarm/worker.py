@@ -155,9 +155,11 @@ class Worker:
                     return  # it went on as soon as somebody said what had happened: the run goes on, too
         except _Lost:
             return  # somebody else has the task now, and what was begun here was stopped
-        except (RunStopped, LogError, Fenced, ReadOnlyIncarnation):
+        except (RunStopped, LogError, Fenced, ReadOnlyIncarnation) as error:
             if claims.plan is None or not claims.holds(task.name, self.name):
                 return
+            if isinstance(error, RunStopped) and not self._was_told_to_stop(parts):
+                return  # the claim lapsed and was renewed in one breath: the work under it begins anew
             raise
         if answer is None:
             await self._failed(claims, task, why)
@@ -173,6 +175,12 @@ class Worker:
             before.append(parts.host.entry(notice, "driver", self.name, run=self.run))
         if await claims.complete(task.name, self.name, answer.position, before=before):
             self.completed += 1
+
+    def _was_told_to_stop(self, parts: Parts) -> bool:
+        """Whether somebody stopped this agent's work; a claim that lapses ends it, too."""
+        state = parts.host.state
+        works = [run.id for run in state.runs.values() if (run.agent, run.parent) == (self.name, self.run)]
+        return any(state.control_over(self.name, work) for work in [*works, self.run])
 
     async def _handed_on(self, parts: Parts, task: SubTask, answer: Answer) -> list[NewEntry]:
         """The summary of a result that others wait for, where results are summed up."""

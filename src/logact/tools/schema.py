@@ -85,11 +85,7 @@ def arguments_of(
 def hints_of(function: Callable[..., Any], tool: str, context_type: type) -> dict[str, Any]:
     """The function's type hints, resolved. Names only known while type checking make it fail, with advice."""
     target = function if inspect.isroutine(function) else type(function).__call__
-    known = {context_type.__name__: context_type}
-    try:
-        known |= inspect.getclosurevars(inspect.unwrap(target)).nonlocals
-    except TypeError:
-        pass  # not a Python function: it has no closure
+    known = {context_type.__name__: context_type} | _enclosed(inspect.unwrap(target))
     try:
         return typing.get_type_hints(target, localns=known, include_extras=True)
     except (NameError, TypeError, AttributeError) as error:
@@ -99,6 +95,18 @@ def hints_of(function: Callable[..., Any], tool: str, context_type: type) -> dic
             expected="types that are importable where the function is defined",
             todo="define or import them at the module's top level",
         ) from error
+
+
+def _enclosed(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a function takes from the functions around it, where it has a value already."""
+    found = {}
+    code = getattr(function, "__code__", None)
+    for name, cell in zip(getattr(code, "co_freevars", ()), getattr(function, "__closure__", None) or (), strict=True):
+        try:
+            found[name] = cell.cell_contents
+        except ValueError:
+            pass  # it is defined further down
+    return found
 
 
 def object_schema(arguments: tuple[Argument, ...]) -> dict[str, Any]:
