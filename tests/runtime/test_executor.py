@@ -18,6 +18,7 @@ from logact.logs.memory import MemoryEngine
 from logact.models.scripted import call
 from logact.runtime import executor as executor_module
 from logact.runtime import values
+from logact.runtime.recoverer import Recoverer
 from logact.testing.faults import FaultyEngine, Plan
 from logact.tools import ImageResult, Tool
 from tests.runtime.kit import (
@@ -533,6 +534,26 @@ def test_a_result_that_cannot_be_written_leaves_a_doubt_that_is_settled(monkeypa
         with pytest.raises(Exception, match="away"):
             await stage.executor.perform(action)
         assert stage.executor.lost(stage.host.state.actions[action])
+
+    run(main())
+
+
+def test_a_doubt_wakes_whoever_settles_it_once_nothing_of_the_action_runs_here() -> None:
+    """The result's own record comes too early for that: no further entry has to come first."""
+
+    async def send() -> str:
+        raise ToolError("the line went dead", kind="ambiguous")
+
+    async def main() -> None:
+        stage = await Stage(memory_log(), [simple(send)]).open()
+        action = await committed(stage, "send")
+        start = stage.host.about(Intent(run=1, agent="ann", tool="send"), Started(intent=action), "executor", "x")
+        await stage.host.append([start])
+        recoverer = Recoverer(stage.host, stage.tools, agents=["ann"], executor=stage.executor)
+        due = asyncio.ensure_future(stage.host.tail.until(recoverer.due))
+        await stage.executor.execute(action, 1)
+        await asyncio.sleep(0)
+        assert due.done()
 
     run(main())
 

@@ -100,8 +100,8 @@ def hints_of(function: Callable[..., Any], tool: str, context_type: type) -> dic
 def _enclosed(function: Callable[..., Any]) -> dict[str, Any]:
     """What a function takes from the functions around it, where it has a value already."""
     found = {}
-    code = getattr(function, "__code__", None)
-    for name, cell in zip(getattr(code, "co_freevars", ()), getattr(function, "__closure__", None) or (), strict=True):
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    for name, cell in zip(names, getattr(function, "__closure__", None) or (), strict=True):
         try:
             found[name] = cell.cell_contents
         except ValueError:
