@@ -131,9 +131,10 @@ async def check_whole(url: str) -> float:
     began = time.perf_counter()
     async with open_log(url) as log:
         tail = Tail(log, from_checkpoint=False)
-        profiler = Profiler(tail, whole=True)
+        Profiler.beside(tail, whole=True)
         await tail.start()
-        computed(tail.state, profiler.profile, profiler.profile.last_ms, LIMITS)
+        profile = Profiler.of(tail).profile
+        computed(tail.state, profile, profile.last_ms, LIMITS)
     return (time.perf_counter() - began) * 1000
 
 

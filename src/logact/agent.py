@@ -48,7 +48,7 @@ from logact.errors import (
     SpecError,
     UsageError,
 )
-from logact.introspection.tuning import Tuning
+from logact.introspection.tuning import Measured, Tuning
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.driver import MODEL_TIMEOUT_S
@@ -168,18 +168,19 @@ class LogActAgent:
         self.reuse_reads_s = reuse_reads_s
         self.reads = Reads(chosen, lambda: inf if self.tuning.shares_reads else self.reuse_reads_s)
         self.asks: Model | None = None  # stands before the model, if anything does
-        self._observers: list[Callable[[State, Entry], None]] = [self.tuning.observe]
-        if reuse_reads_s:
-            self.tools = reusing(self.tools, self.reads)
-            self._observers.append(self.reads.observe)
         self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
+        self._observers: list[tuple[Callable[[State, Entry], None], Iterable[str]]] = []
+        self.observe(self.tuning.observe, ("Intent", "Notice"))
+        if reuse_reads_s:
+            self.tools = reusing(self.tools, self.reads)
+            self.observe(self.reads.observe, Reads.KINDS)
 
-    def observe(self, observer: Callable[[State, Entry], None]) -> None:
-        """Call ``observer(state, entry)`` for each entry from here on, as it becomes visible (for progress)."""
-        self._observers.append(observer)
+    def observe(self, observer: Callable[[State, Entry], None], kinds: Iterable[str] = ()) -> None:
+        """Call ``observer(state, entry)`` for each entry from here on (of these kinds), as it becomes visible."""
+        self._observers.append((observer, tuple(kinds)))
         if self._parts is not None:
-            self._parts.host.tail.observe(observer)
+            self._parts.host.tail.observe(observer, kinds)
 
     @property
     def position(self) -> int:
@@ -194,7 +195,7 @@ class LogActAgent:
 
     def unobserve(self, observer: Callable[[State, Entry], None]) -> None:
         """Stop calling an observer."""
-        self._observers.remove(observer)
+        self._observers.remove(next(one for one in self._observers if one[0] == observer))
         if self._parts is not None:
             self._parts.host.tail.unobserve(observer)
 
@@ -504,10 +505,13 @@ class LogActAgent:
 
     async def _take_up(self) -> Parts:
         await self.log.open()
-        host = Host(self.log, self.agent_id, tail=Tail(self.log), lease_s=self.lease_s)
+        tail = Tail(self.log, shared=self.witness is None)
+        tail.beside(Measured.NAME, Measured())
+        tail.joins_if(self._needs_no_history)
+        host = Host(self.log, self.agent_id, tail=tail, lease_s=self.lease_s)
         parts = Parts(self, host)
-        for observer in self._observers:
-            host.tail.observe(observer)
+        for observer, kinds in self._observers:
+            tail.observe(observer, kinds)
         try:
             if parts.witness is not None:
                 await parts.witness.load()
@@ -520,8 +524,14 @@ class LogActAgent:
             await enter(host, policy=self.policy, spec=spec, takeover=self.takeover)
         except BaseException:
             host.leaves()  # its fence may be in the log all the same
+            host.tail.leave()
             raise
         return parts
+
+    def _needs_no_history(self, counted: Mapping[str, object]) -> bool:
+        """Whether this agent has no use for what came before: no reads to reuse, no changes in force."""
+        measured = counted.get(Measured.NAME)
+        return not self.reuse_reads_s and isinstance(measured, Measured) and measured.spares(self.agent_id)
 
     async def _leave(self, parts: Parts) -> None:
         """Say goodbye, so that the next life needs no proof that this one is gone. Best effort."""
@@ -533,6 +543,7 @@ class LogActAgent:
             await parts.host.append([goodbye])
         except Exception as error:
             parts.farewell = error
+        parts.host.tail.leave()
         if parts.witness is not None:
             await parts.witness.close()
 

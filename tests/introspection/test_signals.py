@@ -121,10 +121,10 @@ def test_a_checkpoint_carries_the_profile() -> None:
             await agent.run("look twelve times")
             short = await folded(log)
             tail = Tail(log, from_checkpoint=False)
-            whole = Profiler(tail, whole=True)
+            Profiler.beside(tail, whole=True)
             await tail.start()
         assert tail.entries_applied > short.read > 0
-        assert short.profile == whole.profile
+        assert short.profile == Profiler.of(tail).profile
 
     run(work())
 

@@ -14,8 +14,9 @@ from logact.core.state import State
 from logact.entry import Input, Limits, NewEntry, Output, Run, own
 from logact.logs.base import SharedLog
 from logact.runtime import assembly
+from logact.runtime.fold import Observer
 from logact.runtime.leaving import Leave
-from logact.runtime.tail import Observer, Tail
+from logact.runtime.tail import Tail
 
 PARTS = ("driver", "voter", "decider", "executor", "recoverer")
 

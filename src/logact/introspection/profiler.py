@@ -22,21 +22,33 @@ _decode = msgspec.json.Decoder(Profile).decode
 
 class Profiler:
     """The profile of a tail's log. With ``whole`` a checkpoint without a profile is not used at all; else counting
-    begins there, and ``profile.since`` says so.
+    begins there, and ``profile.since`` says so. Tails that share a fold have one (``of``).
     """
 
-    def __init__(self, tail: Tail, *, whole: bool = False) -> None:
-        begun = tail.state.position
-        self.profile = Profile(position=begun, since=begun)
-        self.log = tail.log
-        self.whole = whole
-        tail.observe(self._observe)
-        tail.restore(self._restore)
+    NAME = "profile"
 
-    def _observe(self, state: State, entry: Entry) -> None:
+    def __init__(self, log: SharedLog, *, begun: int = 0, whole: bool = False) -> None:
+        self.profile = Profile(position=begun, since=begun)
+        self.log = log
+        self.whole = whole
+
+    @classmethod
+    def beside(cls, tail: Tail, *, whole: bool = False) -> None:
+        """Have the profile counted along with a tail's fold, from where that is."""
+        tail.beside(cls.NAME, cls(tail.log, begun=tail.state.position, whole=whole))
+
+    @classmethod
+    def of(cls, tail: Tail) -> Profiler:
+        """The one that counts along with a tail's fold."""
+        found: Profiler = tail.counted(cls.NAME)
+        return found
+
+    def observe(self, state: State, entry: Entry) -> None:
+        """Count one more entry."""
         profiling.observe(self.profile, state, entry)
 
-    async def _restore(self, checkpoint: Checkpoint | None) -> bool:
+    async def restore(self, checkpoint: Checkpoint | None) -> bool:
+        """Go on from what a checkpoint carries."""
         if checkpoint is None:
             self.profile = Profile()
             return True
@@ -71,11 +83,11 @@ async def folded(log: SharedLog) -> Folded:
     from logact.errors import LogTrimmed
 
     tail = Tail(log)
-    profiler = Profiler(tail, whole=True)
+    Profiler.beside(tail, whole=True)
     try:
         await tail.start()
     except LogTrimmed:
         tail = Tail(log)
-        profiler = Profiler(tail)
+        Profiler.beside(tail)
         await tail.start()
-    return Folded(tail.state, profiler.profile, tail.entries_applied)
+    return Folded(tail.state, Profiler.of(tail).profile, tail.entries_applied)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from logact.core.state import State
-from logact.entry import Entry, Intent, Notice
+from logact.entry import Checkpoint, Entry, Intent, Notice
 from logact.introspection.token_reading import WHOLE, changes, objects_of, touches
 from logact.introspection.tokens import Measure
 from logact.logs.base import SharedLog, where
@@ -20,6 +20,32 @@ APPLIED, UNDONE = "optimization_applied", "optimization_undone"
 
 DIGEST_CHARS_MIN = 2000
 """A shorter text is given whole."""
+
+
+class Measured:
+    """For which agents something was ever applied, counted beside the fold: who joins others' fold asks it."""
+
+    NAME = "measured"
+
+    def __init__(self) -> None:
+        self.agents: set[str] = set()
+        self.whole = True
+
+    def observe(self, state: State, entry: Entry) -> None:
+        """One more entry."""
+        said = entry.payload
+        if isinstance(said, Notice) and said.code == APPLIED and not state.verdict:
+            self.agents.add(said.agent)
+
+    async def restore(self, checkpoint: Checkpoint | None) -> bool:
+        """Nobody knows what stands before a checkpoint."""
+        self.agents.clear()
+        self.whole = checkpoint is None
+        return True
+
+    def spares(self, agent: str) -> bool:
+        """Whether nothing was ever applied for an agent, for certain."""
+        return self.whole and agent not in self.agents
 
 
 class Tuning:
@@ -111,7 +137,7 @@ class Tuning:
                 self.take(entry)
 
 
-__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "UNDONE", "WHOLE", "Tuning"]
+__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "UNDONE", "WHOLE", "Measured", "Tuning"]
 
 
 def _read(given: Any) -> Measure | None:

@@ -7,7 +7,7 @@ file never judges entries (that is the fold's) and knows no particular engine.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from logact import codec
@@ -64,6 +64,7 @@ class SharedLog:
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._pen: Writer | None = None
+        self.fold: Callable[[], object] | None = None  # the fold that readers of this object share, while they do
 
     @property
     def log_id(self) -> str:

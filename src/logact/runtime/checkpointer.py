@@ -49,25 +49,23 @@ class Checkpointer:
         self.bytes_max = bytes_max
         self.seconds_max = seconds_max
         self.voters = voters
-        self.profiler = Profiler(host.tail, whole=whole)
+        Profiler.beside(host.tail, whole=whole)
         self.name = name
         self.written = 0
         self._last = 0
-        self._bytes = 0
+        self._bytes = host.tail.bytes_applied  # of entries, when the last checkpoint was seen
         self._began = host.env.monotonic()
-        host.tail.observe(self._observe)
+        host.tail.observe(self._observe, ["Checkpoint"])
 
     def _observe(self, state: State, entry: Entry) -> None:
-        """Count the bytes that came since the last checkpoint."""
-        self._bytes += entry.size
-        if entry.kind == "Checkpoint" and not state.verdict:
-            self._bytes, self._began = 0, self.host.env.monotonic()
+        if not state.verdict:
+            self._bytes, self._began = self.host.tail.bytes_applied, self.host.env.monotonic()
 
     def due(self, state: State) -> bool:
         """Whether enough came since the last checkpoint."""
         if state.halted or state.sealed:
             return False
-        if self.bytes_max and self._bytes >= self.bytes_max:
+        if self.bytes_max and self.host.tail.bytes_applied - self._bytes >= self.bytes_max:
             return True
         if not self.every and not self.seconds_max:
             return False
@@ -89,7 +87,9 @@ class Checkpointer:
             if not await self.host.tail.until(self.due, until_s):
                 continue  # time alone is no entry: look again
             try:
-                await self.write()
+                async with self.host.tail.turn:  # of agents that share a fold, one writes it for all
+                    if self.due(self.host.state):
+                        await self.write()
             except AccessRefused:
                 raise
             except LogActError:
@@ -104,7 +104,7 @@ class Checkpointer:
         for voter, (ref, memory) in (self.voters.serialised() if self.voters is not None else {}).items():
             memories[voter] = ref
             blobs.append((ref.digest, memory))
-        profile, counted = self.profiler.serialised()
+        profile, counted = Profiler.of(self.host.tail).serialised()
         blobs.append((profile.digest, counted))
         payload = Checkpoint(
             upto=state.position,
@@ -114,7 +114,7 @@ class Checkpointer:
             profile=profile,
         )
         self._last = sum(state.counts.values())
-        self._bytes, self._began = 0, self.host.env.monotonic()
+        self._bytes, self._began = self.host.tail.bytes_applied, self.host.env.monotonic()
         done = await self.host.append([self.host.entry(payload, "checkpointer", self.name)], blobs=blobs)
         self.written += 1
         return done.position

@@ -13,6 +13,7 @@ from logact.entry import Payload
 from logact.errors import AccessRefused, ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime.host import Host
+from logact.runtime.tail import alone
 
 DECISIONS = ("Commit", "Abort", "Expiry", "Cancel")
 
@@ -54,7 +55,7 @@ class Decider:
             wait_s = None
             if deadline_ms:
                 wait_s = max(0.0, (deadline_ms - self.host.env.wall_ms()) / 1000) + 0.001
-            await self.host.tail.until(self._changed(deadline_ms), wait_s)
+            await self.host.tail.until(self._changed(deadline_ms), wait_s, about=alone(self.agents))
             try:
                 await self.settle()
             except AccessRefused:

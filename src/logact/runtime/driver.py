@@ -250,7 +250,9 @@ class Driver:
         ends_s, let_go = self.ending.left_s(run), self.ending.lets_go(run)
         timeout_s = min((one for one in (timeout_s, ends_s) if one is not None), default=None)
         await self.host.tail.until(
-            lambda state: state.position != before or (self.doubts() and not let_go) or self.waits(run.id), timeout_s
+            lambda state: state.position != before or (self.doubts() and not let_go) or self.waits(run.id),
+            timeout_s,
+            about=run.agent,
         )
         doubts = self.doubts()
         if doubts and not driving.overdue(run, self.host.env.wall_ms()):

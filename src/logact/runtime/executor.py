@@ -48,6 +48,7 @@ from logact.runtime.circuits import Circuits
 from logact.runtime.host import Host
 from logact.runtime.leaving import Leave
 from logact.runtime.secrets import Secrets
+from logact.runtime.tail import alone
 from logact.tools import ImageResult, Tool, ToolContext, failure_of
 
 NOT_BEGUN = Failure(
@@ -93,7 +94,7 @@ class Executor:
         self.proposing = 0  # inline proposals that are being appended: what they start is their proposer's to run
         self._began: set[tuple[int, int]] = set()  # (action, attempt): what this life has once begun to run
         self._cancelled: set[int] = set()
-        host.tail.observe(self._observe)
+        host.tail.observe(self._observe, ["Cancel"])
 
     def _observe(self, state: State, entry: Entry) -> None:
         """A cancelled action that runs here is interrupted at once."""
@@ -168,6 +169,7 @@ class Executor:
         await self.host.tail.until(
             lambda now: self.due(now) or self.circuits.mark(now) != mark,
             soonest + 0.001 if soonest is not None else 1.0 if mark else None,
+            about=alone(self.agents),
         )
 
     async def _work(self, action: Action, fresh: bool) -> None:

@@ -16,12 +16,30 @@ from logact import codec
 from logact import env as environment
 from logact.core.leasing import AGENT, LEASE_S
 from logact.core.state import Action, State
-from logact.entry import Entry, Heartbeat, Intent, NewEntry, Payload, Role, Spec
+from logact.entry import Checkpoint, Entry, Heartbeat, Intent, NewEntry, Payload, Role, Spec
 from logact.errors import ConditionFailed, LogCorrupt
 from logact.logs.base import Appended, Condition, Filter, SharedLog
 from logact.runtime.tail import Tail
 
 NO_ARGUMENTS = codec.digest_of({})
+
+
+SPECS = "specifications"
+
+
+class _Specs:
+    """The last specification of each agent."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, str] = {}
+
+    def observe(self, state: State, entry: Entry) -> None:
+        if isinstance(entry.payload, Spec) and not state.verdict:
+            self.digests[entry.payload.agent] = entry.payload.digest
+
+    async def restore(self, checkpoint: Checkpoint | None) -> bool:
+        self.digests.clear()
+        return True
 
 
 class Host:
@@ -43,8 +61,7 @@ class Host:
         self.wrote_at = (
             self.env.monotonic()
         )  # when the last append that succeeded was begun: its lease counts from it
-        self.last_spec: dict[str, str] = {}  # by agent: the digest of its last specification
-        self.tail.observe(self._observe)
+        self.tail.beside(SPECS, _Specs())
         self.env.playing[self.incarnation] = lambda: True
 
     def leaves(self, at_work: Callable[[], bool] = lambda: False) -> None:
@@ -54,9 +71,11 @@ class Host:
         else:
             self.env.playing.pop(self.incarnation, None)
 
-    def _observe(self, state: State, entry: Entry) -> None:
-        if isinstance(entry.payload, Spec) and not state.verdict:
-            self.last_spec[entry.payload.agent] = entry.payload.digest
+    @property
+    def last_spec(self) -> dict[str, str]:
+        """By agent: the digest of its last specification, as far as it was read here."""
+        found: dict[str, str] = self.tail.counted(SPECS).digests
+        return found
 
     @property
     def incarnation(self) -> str:

@@ -21,6 +21,7 @@ from logact.runtime.executor import Executor
 from logact.runtime.host import Host
 from logact.runtime.leases import Hearing, fence_off, hung, who
 from logact.runtime.secrets import Secrets
+from logact.runtime.tail import alone
 from logact.tools import ProbeAnswer, Tool, ToolContext
 
 PROBE_TIMEOUT_S = 60.0
@@ -77,7 +78,8 @@ class Recoverer:
     async def run(self) -> None:
         """Settle until cancelled."""
         while True:
-            await self.host.tail.until(self.due, ALIVE_POLL_S if self._out_of_reach else None)
+            pause_s = ALIVE_POLL_S if self._out_of_reach else None
+            await self.host.tail.until(self.due, pause_s, about=alone(self.agents))
             waits = False
             for action in self.due(self.host.state):
                 try:

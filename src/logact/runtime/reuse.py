@@ -34,6 +34,8 @@ class Reads:
     ``valid_s`` says for how long a result may be used again, in seconds; 0 is not at all.
     """
 
+    KINDS = ("Intent", "Result", "Compaction")
+
     def __init__(self, log: SharedLog, valid_s: Callable[[], float]) -> None:
         self.log = log
         self.valid_s = valid_s

@@ -59,7 +59,7 @@ class Transcript:
         self.host = host
         self._entries: dict[int, Entry] = {}
         self._told = _Told(0)
-        host.tail.observe(self._observe)
+        host.tail.observe(self._observe, [kind.__name__ for kind in _SHOWN])
 
     def _observe(self, state: State, entry: Entry) -> None:
         if not state.verdict and isinstance(entry.payload, _SHOWN):

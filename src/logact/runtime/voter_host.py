@@ -23,6 +23,7 @@ from logact.errors import AccessRefused, ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime import values
 from logact.runtime.host import Host
+from logact.runtime.tail import alone
 from logact.voters.base import FunctionVoter, Voter, read_vote
 from logact.voters.human import ASKED, HumanVoter, pending, waits_for_people
 
@@ -60,7 +61,7 @@ class VoterHost:
         self._live = False
         self._before: dict[int, dict[str, Any]] = {}  # memories as they were before each open intent
         host.tail.restore(self._restore)
-        host.tail.observe(self._observe)
+        host.tail.observe(self._observe, () if self._remembering else ("Intent", "Vote"))
 
     async def _restore(self, checkpoint: Checkpoint | None) -> bool:
         found = {voter.name: voter.initial() for voter in self._remembering}
@@ -259,7 +260,8 @@ class VoterHost:
         self._live = True
         async with asyncio.TaskGroup() as group:
             while True:
-                await self.host.tail.until(lambda state: self._shadows or self.due(state))
+                about = alone(self.agents)
+                await self.host.tail.until(lambda state: self._shadows or self.due(state), about=about)
                 while self._shadows:
                     group.create_task(self._try(*self._shadows.popleft()))
                 for action, voter in self.due(self.host.state):

@@ -86,7 +86,7 @@ class Watcher:
         self._least = min(self.watch.repeats - 1, self.watch.idle)
         self._look: dict[int, None] = {}  # runs in which something came that may be a sign
         self._owed: dict[str, tuple[str, float]] = {}  # by part: what it owes, and since when by a steady clock
-        host.tail.observe(self._observe)
+        host.tail.observe(self._observe, _NEWS)
 
     def _observe(self, state: State, entry: Entry) -> None:
         """Remember runs that may have something to notice. On the path of every entry: no more than a look."""
@@ -199,7 +199,7 @@ class Watcher:
         """Watch until cancelled."""
         host = self.host
         while True:
-            await host.tail.until(lambda state: self._look, self._pause_s())
+            await host.tail.until(lambda state: self._look, self._pause_s(), about=host.agent)
             try:
                 await self.look()
                 await self.listen()

@@ -106,4 +106,4 @@ def equip(agent: LogActAgent) -> None:
     """Let an agent's model be spared what was answered before, once that is switched on for it."""
     if agent.model is not None and agent.asks is None:
         agent.asks = model = SharingModel(agent, agent.model)
-        agent.observe(model.observe)
+        agent.observe(model.observe, ("Notice", "Inference"))

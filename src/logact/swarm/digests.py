@@ -133,7 +133,7 @@ def undigested(tools: Toolbox) -> Toolbox:
 def equip(agent: LogActAgent, sees: Callable[[str, str], bool] | None, unshared: frozenset[str]) -> Texts:
     """Put digests before an agent's reading tools, and give it the tool that gives the whole."""
     texts = Texts(agent, sees)
-    agent.observe(texts.observe)
+    agent.observe(texts.observe, ("Intent", "Result"))
 
     async def whole_text(position: int) -> Any:
         """The whole text that a digest or a summary stands for.

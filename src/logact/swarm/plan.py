@@ -6,6 +6,7 @@ appends nothing.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
@@ -15,9 +16,10 @@ import msgspec
 
 from logact.core.claiming import TASKS_MAX
 from logact.core.state import RunState, State
-from logact.entry import Entry, Notice
+from logact.entry import Checkpoint, Entry, Notice
 from logact.errors import SpecError
 from logact.logs.base import Clause, Filter, SharedLog
+from logact.runtime.tail import Tail
 from logact.swarm.handover import handed
 from logact.swarm.related import Related
 from logact.swarm.tasks import SubTask
@@ -70,20 +72,48 @@ class Board:
         self.summaries: dict[str, str] = {}
         self.related = Related(run)
         self.version = 0
-        self._seen = 0
+        self._loading = asyncio.Lock()
+        self._began: int | None = None  # the position behind which ``observe`` is told everything
+        self._behind: list[Entry] | None = []  # what it was told before all in front of that was read
+
+    @classmethod
+    async def of(cls, tail: Tail, run: int) -> Board:
+        """The board of a plan beside a tail's fold, whole; those who share a fold share it."""
+        name = f"plan:{run}"
+        tail.beside(name, cls(run))
+        board: Board = tail.counted(name)
+        await board.load(tail.log, tail.state.position)
+        return board
 
     async def load(self, log: SharedLog, upto: int) -> None:
-        """Read what stands in the log up to a position; from there on ``observe`` is told."""
-        plan, works = Clause(runs=(self.run,)), Clause(kinds=("Run", "Input", "Intent", "Claim"))
-        async for entry in log.read(self.run - 1, upto=upto, matching=Filter((plan, works))):
-            self.take(entry)
-            self.related.take(entry)
-        self._seen = max(self._seen, upto)
+        """Read what stands in the log up to a position, unless that was done; ``observe`` is told what follows."""
+        self._began = upto if self._began is None else self._began
+        async with self._loading:
+            if self._behind is None:
+                return
+            plan, works = Clause(runs=(self.run,)), Clause(kinds=("Run", "Input", "Intent", "Claim"))
+            found = log.read(self.run - 1, upto=self._began, matching=Filter((plan, works)))
+            for entry in [entry async for entry in found]:
+                self.take(entry)
+                self.related.take(entry)
+            behind, self._behind = self._behind, None
+            for entry in behind:
+                self._note(entry)
 
     def observe(self, state: State, entry: Entry) -> None:
         """One more entry of the log."""
-        if entry.position <= self._seen or state.verdict:
+        if state.verdict or (self._began is not None and entry.position <= self._began):
             return
+        if self._behind is not None:
+            self._behind.append(entry)
+        else:
+            self._note(entry)
+
+    async def restore(self, checkpoint: Checkpoint | None) -> bool:
+        """A plan is looked at from where its readers are; a checkpoint holds nothing of it."""
+        return True
+
+    def _note(self, entry: Entry) -> None:
         self.related.take(entry)
         if entry.run == self.run:
             self.version += 1

@@ -25,6 +25,7 @@ from logact.introspection.tuning import WHOLE
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.host import Host
+from logact.runtime.tail import Tail
 from logact.swarm import answers, digests
 from logact.swarm.claims import LEASE_S
 from logact.swarm.plan import PLAN, Board, as_plan, notice_of
@@ -176,12 +177,10 @@ class Swarm:
 
     async def joined(self, run: int) -> SwarmResult:
         """The answer of the whole, once every task is done; written by whichever process is first."""
-        host = Host(self.log, self.name)
-        board = Board(run)
+        host = Host(self.log, self.name, tail=Tail(self.log, shared=True))
         try:
             await host.tail.start()
-            await board.load(self.log, host.state.position)
-            host.tail.observe(board.observe)
+            board = await Board.of(host.tail, run)
             async with running(host.tail.follow()):
                 while True:
                     plan = host.state.runs.get(run)
@@ -199,6 +198,7 @@ class Swarm:
                         )
                     await host.tail.until(lambda state: self._moved(state, run, board), JOIN_LOOK_S)
         finally:
+            host.tail.leave()
             host.leaves()
 
     # --- looking -------------------------------------------------------------------------------------------------

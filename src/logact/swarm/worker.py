@@ -82,15 +82,11 @@ class Worker:
     async def work(self) -> int:
         """Work until the plan is over. How many tasks this agent completed."""
         async with self.agent._playing() as parts:
-            await self.board.load(parts.host.log, parts.host.state.position)
+            self.board = await Board.of(parts.host.tail, self.run)
             await self.agent.tuning.restore(parts.host.log, self.run)
-            parts.host.tail.observe(self.board.observe)
-            try:
-                claims = Claims(parts.host, self.run, lease_s=self.lease_s)
-                while (task := await self._take(parts, claims)) is not None:
-                    await self._do(parts, claims, task)
-            finally:
-                parts.host.tail.unobserve(self.board.observe)
+            claims = Claims(parts.host, self.run, lease_s=self.lease_s)
+            while (task := await self._take(parts, claims)) is not None:
+                await self._do(parts, claims, task)
         return self.completed
 
     # --- taking --------------------------------------------------------------------------------------------------

@@ -38,6 +38,9 @@ MENU = ("look", "put", "stamp", "book", "hold", "pay", "send", "wipe", "fail", "
 MORTAL = PROCESSES["swarm"][-2]
 """This agent's work is never taken up by its next life, which only says what became of what it had begun."""
 
+TWINS = {PROCESSES["swarm"][1]: ("ben",)}
+"""Further agents that a process plays."""
+
 CHORES = (
     SubTask(name="a", text="fetch"),
     SubTask(name="b", text="carry"),
@@ -224,17 +227,23 @@ class SwarmPrograms(Programs):
         workers = {name: self._worker for name in PROCESSES["swarm"] if name != "person"}
         return {**workers, "person": self._person}
 
-    def worker(self, process: Process) -> LogActAgent:
-        """An agent of the swarm, as its process sets it up."""
+    def workers(self, process: Process) -> list[LogActAgent]:
+        """The agents of the swarm that a process sets up. Those of one process share a log object, and its fold."""
+        log = SharedLog(self.sim.log.port(process))
+        names = [process.name, *TWINS.get(process.name, ())]
+        return [self.worker(process, name, log) for name in names]
+
+    def worker(self, process: Process, name: str, log: SharedLog) -> LogActAgent:
+        """One agent of the swarm."""
         voters = self.sim.town.voters()
-        policy = policy_from(None, voters, process.name)
+        policy = policy_from(None, voters, name)
         if policy is not None:
             policy = msgspec.structs.replace(
                 policy, decide_within_ms=DECIDE_WITHIN_MS, start_within_ms=START_WITHIN_MS
             )
         return LogActAgent(
-            process.name,
-            log=SharedLog(self.sim.log.port(process)),
+            name,
+            log=log,
             model=self.sim.town.model(),
             voters=voters,
             policy=policy,
@@ -246,12 +255,13 @@ class SwarmPrograms(Programs):
 
     async def _worker(self, process: Process) -> None:
         while True:
-            agent = self.worker(process)
-            agent.observe(self.sim.checker.watch(process))
-            swarm = Swarm([agent], lease_s=CLAIM_LEASE_S, attempts_max=ATTEMPTS_MAX, follow_ups=follow_ups)
+            agents = self.workers(process)
+            for agent in agents:
+                agent.observe(self.sim.checker.watch(process))
+            swarm = Swarm(agents, lease_s=CLAIM_LEASE_S, attempts_max=ATTEMPTS_MAX, follow_ups=follow_ups)
             try:
                 if process.name == MORTAL and process.life > 1:
-                    await agent.recover_from_failure()
+                    await agents[0].recover_from_failure()
                     self.sim.done[process.name] += 1
                     return
                 self._over(process, await swarm.run(TASK, CHORES))

@@ -213,7 +213,7 @@ def _skips_after_a_read_error(stack: ExitStack) -> None:
         try:
             return await honest(self)
         except ReadFailed:
-            self._record += 1  # whatever it was
+            self._fold.record += 1  # whatever it was
             return await honest(self)
 
     _set(stack, Tail, "catch_up", catch_up)

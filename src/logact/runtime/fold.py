@@ -1,0 +1,238 @@
+"""The fold that tails share: a log's state at one position, what is counted beside it, and who looks on.
+
+All whole agents that one process plays on one log object share one, so that each entry is read and applied once,
+however many they are. It owns the order in which onlookers see an entry; it never appends and never judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from logact import codec
+from logact import env as environment
+from logact.core import machine
+from logact.core.state import State
+from logact.entry import (
+    Abort,
+    BlobRef,
+    Checkpoint,
+    Commit,
+    Compaction,
+    Entry,
+    Inference,
+    Intent,
+    Result,
+    Started,
+    Vote,
+    position_of,
+)
+from logact.errors import LogCorrupt, LogError, LogTrimmed
+from logact.logs.base import READ_RECORDS_MAX, SharedLog
+
+if TYPE_CHECKING:
+    from logact.runtime.tail import Tail
+
+Ready = Callable[[State], object]
+Observer = Callable[[State, Entry], None]
+_Waiter = tuple["Tail", Ready, asyncio.Future[None]]
+
+EVERYBODY = ""
+"""Whom an entry concerns that is about no agent alone."""
+
+
+class Companion(Protocol):
+    """What is counted beside the state, and is the same for everybody who reads the log."""
+
+    def observe(self, state: State, entry: Entry) -> None:
+        """One more entry; ``state.verdict`` is that entry's."""
+
+    async def restore(self, checkpoint: Checkpoint | None) -> bool:
+        """Go on from a checkpoint (None: from the beginning). False if it cannot."""
+
+
+class Fold:
+    """One state of one log, kept by the tails that look on; it ends with the last of them."""
+
+    def __init__(self, log: SharedLog, *, keep: bool = False) -> None:
+        self.log = log
+        self.env = environment.current()
+        self.state: State = machine.initial(keep=keep)
+        self.record = 0
+        self.records_read = 0
+        self.entries_applied = 0
+        self.bytes_applied = 0
+        self.moves = False  # the last entry says that the log goes on elsewhere
+        self.problem: LogError | None = None
+        self.failing_since: float | None = None
+        self.followed = False
+        self.companions: dict[str, Companion] = {}
+        self.turn = asyncio.Lock()  # for what one of those who share it does for all
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tails: list[Tail] = []
+        self._shown: dict[str, list[tuple[Tail, Observer]]] = {}  # by kind; made anew when somebody comes or goes
+        self._waiting: dict[str, list[_Waiter]] = {}
+        self._touched: dict[str, None] = {}
+        self._idle: list[asyncio.Future[None]] = []
+
+    # --- who looks on --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def shared(cls, log: SharedLog) -> Fold | None:
+        """The fold that others of this process, on this event loop, keep of a log; None if nobody does."""
+        held = log.fold
+        found = held() if held is not None else None
+        if not isinstance(found, Fold) or found.env is not environment.current():
+            return None
+        if not found._tails:
+            return None  # what nobody looks at any more is as old as it was then
+        return found if found._loop is asyncio.get_running_loop() else None
+
+    def share(self) -> None:
+        """Others may join from now on."""
+        self._loop = asyncio.get_running_loop()
+        self.log.fold = weakref.ref(self)
+
+    def add(self, tail: Tail) -> None:
+        """A tail looks on, behind those that do already."""
+        self._tails.append(tail)
+        self._shown.clear()
+
+    def remove(self, tail: Tail) -> None:
+        """A tail looks on no more."""
+        self._tails = [one for one in self._tails if one is not tail]
+        self._shown.clear()
+
+    def changed(self) -> None:
+        """A tail has other observers than before."""
+        self._shown.clear()
+
+    def here(self) -> Checkpoint:
+        """The checkpoint that it is for who joins: of its own position, with no voter's memory in it."""
+        return Checkpoint(upto=self.state.position, chain=self.state.chain, state=BlobRef(digest="", size=0))
+
+    # --- entries -------------------------------------------------------------------------------------------------
+
+    def apply(self, entries: list[Entry], record: int) -> None:
+        """Apply one record. What an onlooker raises is kept for that one, and stops nobody else."""
+        for entry in entries:
+            if entry.position <= self.state.position:
+                continue
+            self.state = machine.apply(self.state, entry)
+            self.moves = entry.kind == "Seal"
+            self.bytes_applied += entry.size
+            self._touched[_concerned(self.state, entry)] = None
+            for companion in self.companions.values():
+                companion.observe(self.state, entry)
+            for tail, observer in self._shown.get(entry.kind) or self._show(entry.kind):
+                try:
+                    observer(self.state, entry)
+                except Exception as error:
+                    tail.failed = tail.failed or error
+                    self.call()
+        self.record = record
+        self.records_read += 1
+        self.entries_applied += len(entries)
+
+    def _show(self, kind: str) -> list[tuple[Tail, Observer]]:
+        shown = [(tail, one) for tail in self._tails for one, kinds in tail.observers if not kinds or kind in kinds]
+        self._shown[kind] = shown
+        return shown
+
+    async def catch_up(self) -> None:
+        """Apply everything up to the present tail, and wake whoever waited for it."""
+        while True:
+            try:
+                page = await self.log.engine.read(self.record, READ_RECORDS_MAX)
+            except LogTrimmed as error:
+                if self.record == 0 and self.state.position == 0:
+                    raise LogTrimmed(
+                        "The log's beginning was trimmed and its checkpoint cannot be read",
+                        received=str(error),
+                        todo="run `logact log verify`",
+                    ) from error
+                raise
+            for stored in page.records:
+                if stored.record > self.record:
+                    problem = _damage(stored.body)
+                    self.apply(self.log.decode(stored.body, stored.record), stored.record)
+                    if problem and not self.state.broken:
+                        self.state.broken = f"position {position_of(stored.record)}: {problem}"
+            if self.moves:
+                moved = await self.log.move_on()
+                self.moves = False
+                if moved:
+                    continue  # the log goes on elsewhere
+            if page.end or not page.records:
+                break  # a short page alone is no end: an engine also limits its bytes
+        self.wake()
+
+    # --- waiting -------------------------------------------------------------------------------------------------
+
+    def wait(self, tail: Tail, ready: Ready, about: str) -> asyncio.Future[None]:
+        """A future that is set once ``ready(state)`` is true; it is asked after entries that concern ``about``."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(about, []).append((tail, ready, future))
+        return future
+
+    def wake(self, tail: Tail | None = None) -> None:
+        """Look at what is waited for: by those whom the entries since the last look concern, or by one tail."""
+        touched, self._touched = self._touched, {}
+        abouts = list(self._waiting) if tail is not None or EVERYBODY in touched else [EVERYBODY, *touched]
+        for about in abouts:
+            waiting = self._waiting.pop(about, [])
+            still = []
+            for waiter in waiting:
+                owner, ready, future = waiter
+                if future.done():
+                    continue
+                concerns = tail is None or owner is tail or about in touched or EVERYBODY in touched
+                if concerns and ready(self.state):
+                    future.set_result(None)
+                else:
+                    still.append(waiter)
+            still += self._waiting.get(about, [])
+            if still:
+                self._waiting[about] = still
+
+    async def idle(self) -> None:
+        """Wait until nobody follows any more, or an onlooker has something to raise."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(future)
+        await future
+
+    def call(self) -> None:
+        """End the wait of those who are idle."""
+        idle, self._idle = self._idle, []
+        for future in idle:
+            if not future.done():
+                future.set_result(None)
+
+
+def _damage(body: bytes) -> str:
+    """What is wrong with a record's own digests ("" if nothing). Damage stops acting; it does not stop reading."""
+    try:
+        codec.check_record(body)
+    except LogCorrupt as error:
+        return str(error)
+    return ""
+
+
+def _concerned(state: State, entry: Entry) -> str:
+    """The agent whose parts alone have something to do after an entry; ``EVERYBODY`` where that cannot be told."""
+    said = entry.payload
+    if isinstance(said, Intent):
+        return said.agent
+    if isinstance(said, _OF_ACTIONS):
+        action = state.actions.get(said.intent)
+        return action.intent.agent if action is not None else EVERYBODY
+    if isinstance(said, _OF_RUNS):
+        run = state.runs.get(said.run)
+        return run.agent if run is not None else EVERYBODY
+    return EVERYBODY
+
+
+_OF_ACTIONS = (Vote, Commit, Abort, Started, Result)
+_OF_RUNS = (Inference, Compaction)
