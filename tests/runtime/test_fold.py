@@ -1,4 +1,4 @@
-"""One fold for all agents that a process plays on one log object: read once, right for each, and apart where needed."""
+"""One fold for all agents that a process plays on one log object: read once, right for each, apart where needed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from logact import Voter
+from logact import Vote, Voter
 from logact.core.state import State
+from logact.core.views import LogEntry
 from logact.entry import Checkpoint, Entry, Notice
 from logact.logs.base import SharedLog
 from logact.logs.memory import MemoryEngine
 from logact.models.scripted import call
 from logact.runtime.host import Host
 from logact.runtime.tail import Tail
-from logact.voters.base import LogEntry, Verdict
 from tests.runtime.kit import agent, folded, memory_log, payloads, run, simple
 
 
@@ -37,9 +37,7 @@ def test_an_entry_is_applied_once_however_many_agents_there_are() -> None:
 
     async def main() -> None:
         log = memory_log()
-        look = simple(lambda: "seen", "read")
-        look.name = "look"
-        made = [agent(log, [call("look"), "done"], name=f"a{n}", tools=[look]) for n in range(10)]
+        made = [agent(log, [call("look"), "done"], name=f"a{n}", tools=[simple(look, "read")]) for n in range(10)]
         async with made[0], made[1]:
             fold = made[0]._parts.host.tail._fold  # type: ignore[union-attr]
             answers = await asyncio.gather(*(one.run("t") for one in made))
@@ -53,6 +51,12 @@ def test_an_entry_is_applied_once_however_many_agents_there_are() -> None:
     run(main())
 
 
+async def look() -> str:
+    """Look, and let the others do something, too."""
+    await asyncio.sleep(0)
+    return "seen"
+
+
 class Counts(Voter):
     """Remembers how many entries it saw."""
 
@@ -62,8 +66,8 @@ class Counts(Voter):
     def observe(self, memory: Any, entry: Entry) -> Any:
         return memory + 1
 
-    async def vote(self, entry: LogEntry) -> Verdict:
-        return Verdict(approved=True, reason=str(entry.memory))
+    def check(self, entry: LogEntry) -> Vote:
+        return Vote(approved=True)
 
 
 def test_a_voter_that_remembers_sees_the_whole_history_before_its_agent_joins() -> None:
@@ -73,15 +77,18 @@ def test_a_voter_that_remembers_sees_the_whole_history_before_its_agent_joins() 
         log = memory_log()
         for _ in range(5):
             await noted(log)
-        async with agent(log, ["done"], name="first") as first:
-            async with agent(log, ["done"], name="second", voters=[Counts("counts")]) as second:
-                parts = second._parts
-                assert parts is not None and first._parts is not None
-                assert parts.host.tail._fold is first._parts.host.tail._fold
-                await second.run("t")
-                await parts.host.tail.catch_up()
-                effective = sum(parts.host.state.counts.values()) - parts.host.state.ignored_count
-                assert parts.voter_host.memories["counts"] == effective
+        one, other = (
+            agent(log, ["done"], name="first"),
+            agent(log, ["done"], name="second", voters=[Counts("counts")]),
+        )
+        async with one as first, other as second:
+            parts = second._parts
+            assert parts is not None and first._parts is not None
+            assert parts.host.tail._fold is first._parts.host.tail._fold
+            await second.run("t")
+            await parts.host.tail.catch_up()
+            effective = sum(parts.host.state.counts.values()) - parts.host.state.ignored_count
+            assert parts.voter_host.memories["counts"] == effective
 
     run(main())
 
@@ -176,9 +183,6 @@ def test_who_waits_about_one_agent_is_not_asked_about_another() -> None:
             for one in waits:
                 one.cancel()
 
-    async def look() -> str:
-        return "seen"
-
     run(main())
 
 
@@ -187,9 +191,6 @@ def test_agents_that_share_a_fold_write_one_checkpoint_for_all() -> None:
 
     async def main() -> None:
         log = SharedLog(MemoryEngine())
-
-        async def look() -> str:
-            return "seen"
 
         script = [*[call("look")] * 6, "done"]
         made = [agent(log, script, name=f"a{n}", tools=[simple(look, "read")], checkpoint_every=60) for n in range(6)]
