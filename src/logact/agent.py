@@ -48,7 +48,8 @@ from logact.errors import (
     SpecError,
     UsageError,
 )
-from logact.introspection.tuning import Measured, Tuning
+from logact.introspection.profiler import Profiler
+from logact.introspection.tuning import REUSING, Tuning
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.driver import MODEL_TIMEOUT_S
@@ -506,7 +507,6 @@ class LogActAgent:
     async def _take_up(self) -> Parts:
         await self.log.open()
         tail = Tail(self.log, shared=self.witness is None)
-        tail.beside(Measured.NAME, Measured())
         tail.joins_if(self._needs_no_history)
         host = Host(self.log, self.agent_id, tail=tail, lease_s=self.lease_s)
         parts = Parts(self, host)
@@ -515,9 +515,10 @@ class LogActAgent:
         try:
             if parts.witness is not None:
                 await parts.witness.load()
-            await host.tail.start()
+            await tail.start()
             if parts.witness is not None:
                 parts.witness.check()
+            await self.tuning.recall(self.log, Profiler.of(tail).profile.applied)
             spec = spec_for(
                 self.agent_id, self.model.name if self.model else "", self.system, self.tools.specs(), self.voters
             )
@@ -529,9 +530,12 @@ class LogActAgent:
         return parts
 
     def _needs_no_history(self, counted: Mapping[str, object]) -> bool:
-        """Whether this agent has no use for what came before: no reads to reuse, no changes in force."""
-        measured = counted.get(Measured.NAME)
-        return not self.reuse_reads_s and isinstance(measured, Measured) and measured.spares(self.agent_id)
+        """Whether this agent has no use for what came before: no results or answers that it may be given again."""
+        profiler = counted.get(Profiler.NAME)
+        if self.reuse_reads_s or not isinstance(profiler, Profiler) or profiler.profile.since:
+            return False
+        mine = {one.kind for one in profiler.profile.applied.values() if one.agent == self.agent_id}
+        return mine.isdisjoint(REUSING)
 
     async def _leave(self, parts: Parts) -> None:
         """Say goodbye, so that the next life needs no proof that this one is gone. Best effort."""

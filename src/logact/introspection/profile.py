@@ -6,6 +6,8 @@ a profile stays small however long the log is; what is forgotten is only detail,
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 STEPS_KEPT = 40
@@ -241,13 +243,23 @@ class RunProfile(msgspec.Struct, omit_defaults=True, kw_only=True):
         return self.model.priced == self.model.count and not self.side_unpriced
 
 
+class Applied(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """One change in force for an agent; of a text that was handed over, the call whose result it was."""
+
+    agent: str
+    kind: str = ""
+    arguments: dict[str, Any] = {}
+    stale: bool = False
+
+
 class Profile(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A log up to ``position``. ``since`` is where counting began, if that was not at the log's beginning.
 
     Everything is counted in its run; ``older`` holds, by agent, what was counted in runs that are not kept one by
     one any more, ``aside`` what belongs to no run. ``asked`` says for each input of a model where it was answered
     first, ``offered`` about how many tokens each of an agent's tools takes in a request. ``models`` holds by agent
-    the name that its model is set up by, ``named`` that name by the one that answers came under.
+    the name that its model is set up by, ``named`` that name by the one that answers came under. ``applied`` holds
+    the changes in force, by position.
     """
 
     position: int = 0
@@ -265,3 +277,4 @@ class Profile(msgspec.Struct, omit_defaults=True, kw_only=True):
     models: dict[str, str] = {}
     named: dict[str, str] = {}
     imported: dict[str, str] = {}
+    applied: dict[int, Applied] = {}

@@ -31,6 +31,7 @@ from logact.entry import (
     Started,
     Vote,
 )
+from logact.introspection import applied
 from logact.introspection import profile_actions as actions
 from logact.introspection import profile_turns as turns
 from logact.introspection.profile import NAMES_KEPT, RUNS_DETAILED, TOPIC_KEPT, Profile, RunProfile
@@ -133,6 +134,12 @@ def _spec(profile: Profile, state: State, entry: Entry, spec: Spec) -> None:
 def _notice(profile: Profile, state: State, entry: Entry, notice: Notice) -> None:
     if notice.code == IMPORTED and notice.agent:
         profile.imported[notice.agent] = str(notice.data.get("format", ""))
+    applied.on_notice(profile, entry, notice)
+
+
+def _intent(profile: Profile, state: State, entry: Entry, intent: Intent) -> None:
+    actions.on_intent(profile, state, entry, intent)
+    applied.on_intent(profile, intent)
 
 
 _HANDLERS: dict[str, tuple[type, Callable[[Profile, State, Entry, Any], None]]] = {
@@ -141,7 +148,7 @@ _HANDLERS: dict[str, tuple[type, Callable[[Profile, State, Entry, Any], None]]] 
     "Input": (Input, _input),
     "Inference": (Inference, turns.on_inference),
     "Compaction": (Compaction, turns.on_compaction),
-    "Intent": (Intent, actions.on_intent),
+    "Intent": (Intent, _intent),
     "Vote": (Vote, actions.on_vote),
     "Commit": (Commit, actions.on_commit),
     "Abort": (Abort, actions.on_abort),

@@ -5,47 +5,25 @@ It changes what a model is shown and offered, never what may run: tools, effects
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from logact.core.state import State
-from logact.entry import Checkpoint, Entry, Intent, Notice
+from logact.entry import Entry, Intent, Notice
+from logact.errors import LogError
+from logact.introspection.applied import APPLIED, ROLES, UNDONE
+from logact.introspection.profile import Applied
 from logact.introspection.token_reading import WHOLE, changes, objects_of, touches
 from logact.introspection.tokens import Measure
-from logact.logs.base import SharedLog, where
+from logact.logs.base import SharedLog
 
-APPLIED, UNDONE = "optimization_applied", "optimization_undone"
-"""The codes of the notices that apply a change, and take it back."""
+REUSING = frozenset(("reads", "answers", "digests"))
+"""Kinds of changes that are of use only to who knows what was read and answered before."""
 
 DIGEST_CHARS_MIN = 2000
 """A shorter text is given whole."""
-
-
-class Measured:
-    """For which agents something was ever applied, counted beside the fold: who joins others' fold asks it."""
-
-    NAME = "measured"
-
-    def __init__(self) -> None:
-        self.agents: set[str] = set()
-        self.whole = True
-
-    def observe(self, state: State, entry: Entry) -> None:
-        """One more entry."""
-        said = entry.payload
-        if isinstance(said, Notice) and said.code == APPLIED and not state.verdict:
-            self.agents.add(said.agent)
-
-    async def restore(self, checkpoint: Checkpoint | None) -> bool:
-        """Nobody knows what stands before a checkpoint."""
-        self.agents.clear()
-        self.whole = checkpoint is None
-        return True
-
-    def spares(self, agent: str) -> bool:
-        """Whether nothing was ever applied for an agent, for certain."""
-        return self.whole and agent not in self.agents
 
 
 class Tuning:
@@ -122,7 +100,7 @@ class Tuning:
             for at, one in self.measures.items():
                 if one.kind == "share" and touches(changed, one.data.get("arguments", {})):
                     self.stale.add(at)
-        elif isinstance(said, Notice) and said.agent == self.agent and entry.author.role in ("driver", "client"):
+        elif isinstance(said, Notice) and said.agent == self.agent and entry.author.role in ROLES:
             if said.code == APPLIED:
                 measure = _read(said.data.get("measure"))
                 if measure is not None:
@@ -130,14 +108,20 @@ class Tuning:
             elif said.code == UNDONE:
                 self.measures.pop(said.data.get("undoes", 0), None)
 
-    async def restore(self, log: SharedLog, after: int = 0) -> None:
-        """Take up what stands in the log after a position."""
-        async for entry in log.read(after, matching=where(kinds=["Notice", "Intent"])):
-            if entry.position not in self.measures:
-                self.take(entry)
+    async def recall(self, log: SharedLog, applied: Mapping[int, Applied]) -> None:
+        """Take up what is in force by the count of a whole log. A change whose entry was trimmed away is none."""
+        for at, one in applied.items():
+            if one.agent != self.agent or at in self.measures:
+                continue
+            try:
+                self.take(await log.get(at))
+            except LogError:
+                continue
+            if one.stale:
+                self.stale.add(at)
 
 
-__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "UNDONE", "WHOLE", "Measured", "Tuning"]
+__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "UNDONE", "WHOLE", "Tuning"]
 
 
 def _read(given: Any) -> Measure | None:

@@ -83,7 +83,6 @@ class Worker:
         """Work until the plan is over. How many tasks this agent completed."""
         async with self.agent._playing() as parts:
             self.board = await Board.of(parts.host.tail, self.run)
-            await self.agent.tuning.restore(parts.host.log, self.run)
             claims = Claims(parts.host, self.run, lease_s=self.lease_s)
             while (task := await self._take(parts, claims)) is not None:
                 await self._do(parts, claims, task)
