@@ -522,7 +522,8 @@ class LogActAgent:
             spec = spec_for(
                 self.agent_id, self.model.name if self.model else "", self.system, self.tools.specs(), self.voters
             )
-            await enter(host, policy=self.policy, spec=spec, takeover=self.takeover)
+            async with tail.turn("enter"):  # others' policies would make each of many try again and again
+                await enter(host, policy=self.policy, spec=spec, takeover=self.takeover)
         except BaseException:
             host.leaves()  # its fence may be in the log all the same
             host.tail.leave()

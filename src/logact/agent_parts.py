@@ -87,6 +87,9 @@ class Parts:
             watcher=self.watcher,
         )
         driver.leave = agent.leave
+        for earlier in self._drivers:
+            if not earlier.asking:
+                earlier.transcript.close()
         self._drivers[:] = [driver]
         return driver
 

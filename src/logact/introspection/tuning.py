@@ -95,7 +95,9 @@ class Tuning:
     def take(self, entry: Entry) -> None:
         """What an effective entry means for this agent."""
         said = entry.payload
-        if isinstance(said, Intent) and changes(said):
+        if isinstance(said, Intent):
+            if not self.measures or not changes(said):
+                return
             changed = objects_of(said)
             for at, one in self.measures.items():
                 if one.kind == "share" and touches(changed, one.data.get("arguments", {})):

@@ -82,18 +82,18 @@ class Checkpointer:
 
     async def run(self) -> None:
         """Write checkpoints until cancelled."""
-        while True:
-            until_s = max(self._left_s(), 1.0) if self.seconds_max else None
-            if not await self.host.tail.until(self.due, until_s):
-                continue  # time alone is no entry: look again
-            try:
-                async with self.host.tail.turn:  # of agents that share a fold, one writes it for all
-                    if self.due(self.host.state):
-                        await self.write()
-            except AccessRefused:
-                raise
-            except LogActError:
-                await self.host.env.sleep(5.0)
+        # of agents that share a fold, one writes them for all, for as long as it lives
+        async with self.host.tail.turn(f"checkpoint:{self.every}:{self.bytes_max}:{self.seconds_max}"):
+            while True:
+                until_s = max(self._left_s(), 1.0) if self.seconds_max else None
+                if not await self.host.tail.until(self.due, until_s):
+                    continue  # time alone is no entry: look again
+                try:
+                    await self.write()
+                except AccessRefused:
+                    raise
+                except LogActError:
+                    await self.host.env.sleep(5.0)
 
     async def write(self) -> int:
         """Write a checkpoint of the fold as it is now; its position."""

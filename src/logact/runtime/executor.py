@@ -94,7 +94,7 @@ class Executor:
         self.proposing = 0  # inline proposals that are being appended: what they start is their proposer's to run
         self._began: set[tuple[int, int]] = set()  # (action, attempt): what this life has once begun to run
         self._cancelled: set[int] = set()
-        host.tail.observe(self._observe, ["Cancel"])
+        host.tail.observe(self._observe, ["Cancel"], about=alone(self.agents))
 
     def _observe(self, state: State, entry: Entry) -> None:
         """A cancelled action that runs here is interrupted at once."""

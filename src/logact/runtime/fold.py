@@ -37,10 +37,26 @@ if TYPE_CHECKING:
 
 Ready = Callable[[State], object]
 Observer = Callable[[State, Entry], None]
-_Waiter = tuple["Tail", Ready, asyncio.Future[None]]
+_Waiter = tuple[Ready, asyncio.Future[None]]
 
 EVERYBODY = ""
 """Whom an entry concerns that is about no agent alone."""
+
+
+class Onlooker:
+    """An observer of a tail: what it looks at (all kinds where none is named), and whom (everybody, or one agent)."""
+
+    __slots__ = ("about", "kinds", "observer", "tail")
+
+    def __init__(self, tail: Tail, observer: Observer, kinds: frozenset[str], about: str) -> None:
+        self.tail = tail
+        self.observer = observer
+        self.kinds = kinds
+        self.about = about
+
+    def sees(self, kind: str) -> bool:
+        """Whether entries of a kind are shown to it."""
+        return not self.kinds or kind in self.kinds
 
 
 class Companion(Protocol):
@@ -69,11 +85,12 @@ class Fold:
         self.failing_since: float | None = None
         self.followed = False
         self.companions: dict[str, Companion] = {}
-        self.turn = asyncio.Lock()  # for what one of those who share it does for all
+        self._turns: dict[str, asyncio.Lock] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tails: list[Tail] = []
-        self._shown: dict[str, list[tuple[Tail, Observer]]] = {}  # by kind; made anew when somebody comes or goes
-        self._waiting: dict[str, list[_Waiter]] = {}
+        self._onlookers: list[Onlooker] = []
+        self._shown: dict[str, dict[str, list[Onlooker]]] = {}  # by kind and by whom they look at; made when needed
+        self._waiting: dict[str, dict[Tail, list[_Waiter]]] = {}  # by what they wait about, and whose they are
         self._touched: dict[str, None] = {}
         self._idle: list[asyncio.Future[None]] = []
 
@@ -98,16 +115,32 @@ class Fold:
     def add(self, tail: Tail) -> None:
         """A tail looks on, behind those that do already."""
         self._tails.append(tail)
-        self._shown.clear()
+        for onlooker in tail.onlookers:
+            self.show(onlooker)
 
     def remove(self, tail: Tail) -> None:
         """A tail looks on no more."""
         self._tails = [one for one in self._tails if one is not tail]
+        self._onlookers = [one for one in self._onlookers if one.tail is not tail]
         self._shown.clear()
 
-    def changed(self) -> None:
-        """A tail has other observers than before."""
-        self._shown.clear()
+    def show(self, onlooker: Onlooker) -> None:
+        """An onlooker of a tail sees what comes, behind the others."""
+        self._onlookers.append(onlooker)
+        for kind, shown in self._shown.items():
+            if onlooker.sees(kind):
+                shown[onlooker.about] = [*shown.get(onlooker.about, ()), onlooker]  # the old list may be gone through
+
+    def hide(self, onlooker: Onlooker) -> None:
+        """An onlooker sees no more."""
+        self._onlookers.remove(onlooker)
+        for kind, shown in self._shown.items():
+            if onlooker.sees(kind):
+                shown[onlooker.about] = [one for one in shown[onlooker.about] if one is not onlooker]
+
+    def turn(self, what: str) -> asyncio.Lock:
+        """Taken by whoever does something that those who share the fold do one after the other."""
+        return self._turns.setdefault(what, asyncio.Lock())
 
     def here(self) -> Checkpoint:
         """The checkpoint that it is for who joins: of its own position, with no voter's memory in it."""
@@ -123,22 +156,27 @@ class Fold:
             self.state = machine.apply(self.state, entry)
             self.moves = entry.kind == "Seal"
             self.bytes_applied += entry.size
-            self._touched[_concerned(self.state, entry)] = None
+            about = _concerned(self.state, entry)
+            self._touched[about] = None
             for companion in self.companions.values():
                 companion.observe(self.state, entry)
-            for tail, observer in self._shown.get(entry.kind) or self._show(entry.kind):
-                try:
-                    observer(self.state, entry)
-                except Exception as error:
-                    tail.failed = tail.failed or error
-                    self.call()
+            shown = self._shown.get(entry.kind) or self._those_who_see(entry.kind)
+            for group in (shown[EVERYBODY], shown.get(about, ())) if about else [*shown.values()]:
+                for onlooker in group:
+                    try:
+                        onlooker.observer(self.state, entry)
+                    except Exception as error:
+                        onlooker.tail.failed = onlooker.tail.failed or error
+                        self.call()
         self.record = record
         self.records_read += 1
         self.entries_applied += len(entries)
 
-    def _show(self, kind: str) -> list[tuple[Tail, Observer]]:
-        shown = [(tail, one) for tail in self._tails for one, kinds in tail.observers if not kinds or kind in kinds]
-        self._shown[kind] = shown
+    def _those_who_see(self, kind: str) -> dict[str, list[Onlooker]]:
+        shown = self._shown[kind] = {EVERYBODY: []}
+        for one in self._onlookers:
+            if one.sees(kind):
+                shown.setdefault(one.about, []).append(one)
         return shown
 
     async def catch_up(self) -> None:
@@ -174,28 +212,37 @@ class Fold:
     def wait(self, tail: Tail, ready: Ready, about: str) -> asyncio.Future[None]:
         """A future that is set once ``ready(state)`` is true; it is asked after entries that concern ``about``."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(about, []).append((tail, ready, future))
+        self._waiting.setdefault(about, {}).setdefault(tail, []).append((ready, future))
+        tail.abouts[about] = None
         return future
 
     def wake(self, tail: Tail | None = None) -> None:
         """Look at what is waited for: by those whom the entries since the last look concern, or by one tail."""
+        if tail is not None:
+            for about in tail.abouts:
+                self._ask(about, tail)
+            return
         touched, self._touched = self._touched, {}
-        abouts = list(self._waiting) if tail is not None or EVERYBODY in touched else [EVERYBODY, *touched]
-        for about in abouts:
-            waiting = self._waiting.pop(about, [])
-            still = []
-            for waiter in waiting:
-                owner, ready, future = waiter
-                if future.done():
-                    continue
-                concerns = tail is None or owner is tail or about in touched or EVERYBODY in touched
-                if concerns and ready(self.state):
-                    future.set_result(None)
-                else:
-                    still.append(waiter)
-            still += self._waiting.get(about, [])
-            if still:
-                self._waiting[about] = still
+        for about in [*self._waiting] if EVERYBODY in touched else [EVERYBODY, *touched]:
+            for owner in [*self._waiting.get(about, ())]:
+                self._ask(about, owner)
+
+    def _ask(self, about: str, tail: Tail) -> None:
+        """Ask the waiters of a tail that wait about the same whether what they wait for is true."""
+        waiting = self._waiting.get(about, {}).pop(tail, [])
+        still = []
+        for ready, future in waiting:
+            if future.done():
+                continue
+            if ready(self.state):
+                future.set_result(None)
+            else:
+                still.append((ready, future))
+        if still:
+            others = self._waiting.setdefault(about, {})
+            others[tail] = still + others.get(tail, [])
+        elif about in self._waiting and not self._waiting[about]:
+            del self._waiting[about]
 
     async def idle(self) -> None:
         """Wait until nobody follows any more, or an onlooker has something to raise."""

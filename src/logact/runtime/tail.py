@@ -19,7 +19,7 @@ from logact.errors import AccessRefused, LogCorrupt, LogError, LogTrimmed, ReadF
 from logact.logs.base import FOLLOW_WAIT_S, SharedLog, where
 from logact.logs.cancelling import cancellable
 from logact.logs.verify import first_kept
-from logact.runtime.fold import Companion, Fold, Observer
+from logact.runtime.fold import Companion, Fold, Observer, Onlooker
 
 READ_RETRY_S_MAX = 30.0
 """How long a follower repeats a failing read before it gives up."""
@@ -47,11 +47,12 @@ class Tail:
         self.shared = shared and not keep
         self.checkpoint: Checkpoint | None = None
         self._fold = Fold(log, keep=keep)
-        self._fold.add(self)
         self.failed: Exception | None = None  # what an observer of this tail raised
-        self.observers: list[tuple[Observer, frozenset[str]]] = []
+        self.onlookers: list[Onlooker] = []
+        self.abouts: dict[str, None] = {}  # what was ever waited about here
         self._restorers: list[Restorer] = []
         self._conditions: list[Condition] = []
+        self._fold.add(self)
 
     @property
     def state(self) -> State:
@@ -77,16 +78,19 @@ class Tail:
         """Why the log cannot be read now; None if it can."""
         return self._fold.problem
 
-    def observe(self, observer: Observer, kinds: Iterable[str] = ()) -> None:
-        """Call ``observer(state, entry)`` after each entry that is applied (of these kinds, if any are named);
-        ``state.verdict`` is that entry's. What it raises is raised where this tail is read."""
-        self.observers.append((observer, frozenset(kinds)))
-        self._fold.changed()
+    def observe(self, observer: Observer, kinds: Iterable[str] = (), *, about: str = "") -> None:
+        """Call ``observer(state, entry)`` after each entry that is applied (of these kinds, if any are named; but for
+        those that concern another agent than ``about`` alone). ``state.verdict`` is that entry's. What it raises is
+        raised where this tail is read."""
+        onlooker = Onlooker(self, observer, frozenset(kinds), about)
+        self.onlookers.append(onlooker)
+        self._fold.show(onlooker)
 
     def unobserve(self, observer: Observer) -> None:
         """Stop calling an observer."""
-        self.observers.remove(next(one for one in self.observers if one[0] == observer))
-        self._fold.changed()
+        onlooker = next(one for one in self.onlookers if one.observer == observer)
+        self.onlookers.remove(onlooker)
+        self._fold.hide(onlooker)
 
     def restore(self, restorer: Restorer) -> None:
         """Ask ``restorer(checkpoint)`` before a checkpoint is used; if it says False, replay starts earlier.
@@ -107,10 +111,9 @@ class Tail:
         """What is counted beside the state under a name."""
         return self._fold.companions[name]
 
-    @property
-    def turn(self) -> asyncio.Lock:
-        """Taken by whoever does what one of those who share a fold does for all."""
-        return self._fold.turn
+    def turn(self, what: str) -> asyncio.Lock:
+        """Taken by whoever does something that those who share a fold do one after the other."""
+        return self._fold.turn(what)
 
     @property
     def bytes_applied(self) -> int:

@@ -59,7 +59,11 @@ class Transcript:
         self.host = host
         self._entries: dict[int, Entry] = {}
         self._told = _Told(0)
-        host.tail.observe(self._observe, [kind.__name__ for kind in _SHOWN])
+        host.tail.observe(self._observe, [kind.__name__ for kind in _SHOWN], about=host.agent)
+
+    def close(self) -> None:
+        """Look at the log no more."""
+        self.host.tail.unobserve(self._observe)
 
     def _observe(self, state: State, entry: Entry) -> None:
         if not state.verdict and isinstance(entry.payload, _SHOWN):

@@ -61,7 +61,10 @@ class VoterHost:
         self._live = False
         self._before: dict[int, dict[str, Any]] = {}  # memories as they were before each open intent
         host.tail.restore(self._restore)
-        host.tail.observe(self._observe, () if self._remembering else ("Intent", "Vote"))
+        if self._remembering:
+            host.tail.observe(self._observe)
+        else:
+            host.tail.observe(self._observe, ("Intent", "Vote"), about=alone(self.agents))
 
     async def _restore(self, checkpoint: Checkpoint | None) -> bool:
         found = {voter.name: voter.initial() for voter in self._remembering}

@@ -86,7 +86,7 @@ class Watcher:
         self._least = min(self.watch.repeats - 1, self.watch.idle)
         self._look: dict[int, None] = {}  # runs in which something came that may be a sign
         self._owed: dict[str, tuple[str, float]] = {}  # by part: what it owes, and since when by a steady clock
-        host.tail.observe(self._observe, _NEWS)
+        host.tail.observe(self._observe, _NEWS, about=host.agent)
 
     def _observe(self, state: State, entry: Entry) -> None:
         """Remember runs that may have something to notice. On the path of every entry: no more than a look."""
