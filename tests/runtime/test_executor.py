@@ -561,6 +561,26 @@ def test_a_doubt_wakes_whoever_settles_it_once_nothing_of_the_action_runs_here()
     run(main())
 
 
+def test_what_was_started_and_never_begun_is_given_up_as_not_happened() -> None:
+    """It is said once, with certainty, and nobody of this life begins it afterwards."""
+
+    async def main() -> None:
+        counter = Counter()
+        log = memory_log()
+        stage = await Stage(log, counter.tools()).open()
+        action = await committed(stage, "send")
+        start = stage.host.about(Intent(run=1, agent="ann", tool="send"), Started(intent=action), "executor", "x")
+        await stage.host.append([start])
+        await stage.executor.give_up_unbegun()
+        await stage.executor.give_up_unbegun()
+        await stage.executor.execute(action, 1)
+        (said,) = await payloads(log, Result)
+        assert said.error is not None and said.error.definite and not counter.done
+        assert stage.executor.due(stage.host.state) == []
+
+    run(main())
+
+
 def test_the_results_of_reads_ride_and_others_do_not() -> None:
     """Only results of reads and idempotent actions may wait for the next record; all others are flushed at once."""
 

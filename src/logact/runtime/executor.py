@@ -243,6 +243,16 @@ class Executor:
         riding = (entry.payload for entry in self.host.riding)
         return not any(isinstance(one, Result) and one.intent == action.id for one in riding)
 
+    async def give_up_unbegun(self) -> None:
+        """Say of what this life has started, and nobody has begun, that it was not; nobody begins it any more."""
+        for action, fresh in self.due(self.host.state):
+            if fresh:
+                continue
+            attempt = len(action.attempts)
+            self._remember(action.id, attempt)
+            said = Result(intent=action.id, attempt=attempt, error=NOT_BEGUN)
+            await self._write_down([self._entry(said, action.intent)], [])
+
     def _still_mine(self, action_id: int, attempt: int) -> bool:
         """Whether the start that took effect is this incarnation's: the gate in front of every effect."""
         return executing.took_effect(self.host.state, action_id, attempt, self.host.incarnation)

@@ -118,6 +118,7 @@ class Worker:
 
     async def _settle(self, parts: Parts) -> None:
         """Settle what this agent began, perhaps in an earlier life, in a run that was stopped under it."""
+        await parts.executor.give_up_unbegun()
         for action in parts.recoverer.due(parts.host.state):
             try:
                 await parts.recoverer.settle(action)

@@ -225,7 +225,7 @@ class Checker:
         if not holds:
             self.world.fail(InvariantViolated("nothing_acts_unseen", f"{item} is read before its start is durable"))
 
-    def asked(self, task: str, turn: int) -> None:
+    def asked(self, task: str, turn: int, agent: str = "") -> None:
         """The model is asked for a turn."""
         for run in self.state.runs.values():
             if run.title == task:

@@ -7,6 +7,7 @@ down a second time: nothing here asks ``core.claiming``. The last agent never wo
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from logact.entry import Claim, Entry, Output, Started
 from logact.errors import ActionRejected, InDoubt, LimitReached, LogActError, LogError, ModelError
 from logact.logs.base import SharedLog
 from logact.models.base import ModelRequest
-from logact.models.scripted import Reply, call, turn_of
+from logact.models.scripted import Reply, ScriptedModel, call, turn_of
 from logact.runtime.entering import policy_from
 from logact.swarm import SubTask, Swarm, SwarmResult
 from logact.swarm.claims import PATIENCE
@@ -55,7 +56,10 @@ class SwarmTown(Town):
 
     answers_given = 0
 
-    async def _answer(self, request: ModelRequest) -> Reply:
+    def model(self, agent: str = "") -> ScriptedModel:
+        return ScriptedModel(partial(self._reply, agent))
+
+    async def _reply(self, agent: str, request: ModelRequest) -> Reply:
         process = PROCESS.get()
         if process is not None:
             process.check_alive()
@@ -63,7 +67,7 @@ class SwarmTown(Town):
         task = next((message.text for message in request.messages if message.role == "user"), "")
         if self.checker is not None and process is not None:
             try:
-                self.checker.asked(task, turn)
+                self.checker.asked(task, turn, agent)
                 self._heard(request)
             except LogActError as error:
                 self.world.fail(error)
@@ -194,11 +198,10 @@ class ClaimsChecker(Checker):
             f"{effect.item} is done by {run.agent} for {part_of(run.title)}, which {held} holds by now",
         )
 
-    def asked(self, task: str, turn: int) -> None:
+    def asked(self, task: str, turn: int, agent: str = "") -> None:
         """The model is asked for a turn of an agent's run, which the log does not hold yet."""
-        process = PROCESS.get()
         for run in self.state.runs.values():
-            mine = process is not None and run.agent == process.name and run.status == "running"
+            mine = run.agent == agent and run.status == "running"
             if mine and run.title == task:
                 require("store_then_replay", run.turn <= turn, f"run {run.id} has turn {turn + 1} already")
 
@@ -244,7 +247,7 @@ class SwarmPrograms(Programs):
         return LogActAgent(
             name,
             log=log,
-            model=self.sim.town.model(),
+            model=self.sim.town.model(name),
             voters=voters,
             policy=policy,
             tools=[tool for tool in tools() if tool.name in MENU],

@@ -141,8 +141,8 @@ class Town:
 
     # --- the model ------------------------------
 
-    def model(self) -> ScriptedModel:
-        """A fresh model with the same script."""
+    def model(self, agent: str = "") -> ScriptedModel:
+        """A fresh model with the same script, for an agent."""
         return ScriptedModel(self._answer)
 
     def menu(self, turn: int) -> list[Call]:
