@@ -10,7 +10,7 @@ import asyncio
 from typing import Any, Literal
 
 from logact.core.state import State
-from logact.entry import Claim, Control, Heartbeat, Notice, Payload, position_of, record_of
+from logact.entry import Claim, Control, Heartbeat, Notice, Payload, end_of, record_of
 from logact.env import ProcessIdentity
 from logact.errors import AgentBusy, ChainConflict, ConditionFailed, LogError, LogSealed
 from logact.logs.base import SharedLog, where
@@ -214,7 +214,7 @@ class Chronicle:
 
     async def _notices(self, code: str) -> list[Notice]:
         start = max(await first_kept(self.log), record_of(self.state.position) - LOOK_BACK_RECORDS, 0)
-        entries = self.log.read(position_of(start), matching=where(kinds=["Notice"], agents=[self.agent]))
+        entries = self.log.read(end_of(start), matching=where(kinds=["Notice"], agents=[self.agent]))
         return [
             one.payload
             async for one in entries

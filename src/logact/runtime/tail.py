@@ -15,7 +15,7 @@ from logact import codec
 from logact import env as environment
 from logact.core import machine
 from logact.core.state import State
-from logact.entry import BlobRef, Checkpoint, Entry, position_of, record_of
+from logact.entry import BlobRef, Checkpoint, Entry, end_of, position_of, record_of
 from logact.errors import AccessRefused, LogCorrupt, LogError, LogTrimmed, ReadFailed
 from logact.logs.base import FOLLOW_WAIT_S, READ_RECORDS_MAX, SharedLog, where
 from logact.logs.cancelling import cancellable
@@ -83,7 +83,7 @@ class Tail:
         if not last or await self._load_from(last):
             return
         earlier: list[int] = []
-        kept = position_of(await first_kept(self.log))
+        kept = end_of(await first_kept(self.log))
         before = self.log.read(kept, upto=position_of(last) - 1, matching=where(kinds=["Checkpoint"]))
         earlier += [record_of(entry.position) async for entry in before]
         for record in sorted(set(earlier), reverse=True)[:CHECKPOINTS_TRIED_MAX]:
