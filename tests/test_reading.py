@@ -36,7 +36,9 @@ def test_all_that_stands_behind_a_position_is_read_once() -> None:
             notices = where(kinds=["Notice"])
             assert [entry.position async for entry in log.read(after, matching=notices)] == behind
             for upto in positions:
-                assert [one.position async for one in log.read(after, upto=upto)] == [at for at in behind if at <= upto]
+                assert [one.position async for one in log.read(after, upto=upto)] == [
+                    at for at in behind if at <= upto
+                ]
 
     run(work())
 

@@ -122,7 +122,8 @@ class Tail:
                 if self._record == 0 and self.state.position == 0:
                     raise LogTrimmed(
                         "The log's beginning was trimmed and its checkpoint cannot be read",
-                        received=str(error),
+                        received=f"a log that begins at position {position_of(await first_kept(self.log) + 1)}",
+                        expected="a checkpoint that can be read after that",
                         todo="run `logact log verify`",
                     ) from error
                 raise
