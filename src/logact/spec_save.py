@@ -345,6 +345,8 @@ def _options(voter: Voter, place: Path) -> dict[str, Any]:
             found[name] = plain
     if "workspace" in found:
         found["workspace"] = _relative(Path(found["workspace"]), place)
+    if type(voter).__name__ == "ConflictVoter":  # with nothing said it would be the workspace
+        found["root"] = _relative(Path(found["root"]), place) if "root" in found else ""
     return found
 
 

@@ -172,7 +172,7 @@ class Worker:
                 one if isinstance(one, SubTask) else SubTask(name=f"{task.name}.{place}", text=one)
                 for place, one in enumerate(more, start=1)
             ]
-            notice = notice_of(TASKS, tasks, self.run, f"{len(tasks)} tasks follow {task.name}")
+            notice = notice_of(TASKS, self.board.further(tasks), self.run, f"{len(tasks)} tasks follow {task.name}")
             before.append(parts.host.entry(notice, "driver", self.name, run=self.run))
         if await claims.complete(task.name, self.name, answer.position, before=before):
             self.completed += 1
