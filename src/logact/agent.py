@@ -24,6 +24,7 @@ from logact.core.settling import ANSWER
 from logact.core.state import RunState, State
 from logact.core.views import Action, LogEntry, view
 from logact.entry import (
+    Checkpoint,
     Entry,
     Heartbeat,
     Input,
@@ -84,6 +85,7 @@ class LogActAgent:
     another log's URL that the log's heads are written to, signed with the key in the file ``signing_key`` if there is
     one: the agent refuses to act on a log that lost what the witness saw. The model is not offered ``hide_tools``.
     Reads are answered from the log for ``reuse_reads_s`` seconds (0: never), while nothing changed what they read.
+    ``try_models`` are cheaper models that ``optimize_token_usage`` may propose to try instead of ``model``.
 
     Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
     """
@@ -118,6 +120,7 @@ class LogActAgent:
         signing_key: str | PathLike[str] | None = None,
         hide_tools: Iterable[str] = (),
         reuse_reads_s: float = 0,
+        try_models: Iterable[Model | str] = (),
     ) -> None:
         chosen = log if log is not None else shared_log
         if not isinstance(chosen, SharedLog):
@@ -138,6 +141,7 @@ class LogActAgent:
         self.log = chosen
         self.voters: list[Voter] = as_voters(voters)
         self.model = _model(model)
+        self.try_models = {one.name: one for one in map(_model, try_models) if one is not None}
         self.tools = Toolbox(tools)
         if ANSWER in self.tools:
             raise SpecError(
@@ -167,7 +171,7 @@ class LogActAgent:
         self.hide_tools = tuple(hide_tools)
         self.reuse_reads_s = reuse_reads_s
         self.reads = Reads(chosen, lambda: inf if self.tuning.shares_reads else self.reuse_reads_s)
-        self.asks: Model | None = None  # stands before the model, if anything does
+        self.asks: Callable[[Model], Model] | None = None  # puts something before the model, if anything stands there
         self._observers: list[Callable[[State, Entry], None]] = [self.tuning.observe]
         if reuse_reads_s:
             self.tools = reusing(self.tools, self.reads)
@@ -511,6 +515,7 @@ class LogActAgent:
         try:
             if parts.witness is not None:
                 await parts.witness.load()
+            host.tail.restore(self._tuned)
             await host.tail.start()
             if parts.witness is not None:
                 parts.witness.check()
@@ -522,6 +527,12 @@ class LogActAgent:
             host.leaves()  # its fence may be in the log all the same
             raise
         return parts
+
+    async def _tuned(self, checkpoint: Checkpoint | None) -> bool:
+        """What was applied before a checkpoint from which reading begins is in force, too."""
+        if checkpoint is not None:
+            await self.tuning.load(self.log, checkpoint.upto)
+        return True
 
     async def _leave(self, parts: Parts) -> None:
         """Say goodbye, so that the next life needs no proof that this one is gone. Best effort."""
@@ -539,14 +550,9 @@ class LogActAgent:
     # --- helpers -------------------------------------------------------------------------------------------------
 
     async def _drive(self, parts: Parts, run_id: int, *, wait: bool = True) -> Answer:
-        if self.model is None:
-            raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")
-        try:
-            async with running(*parts.loops()):
-                run = await parts.driver(self.asks or self.model, wait=wait).drive(run_id)
-                await parts.voter_host.tried()
-        except BaseExceptionGroup as errors:
-            raise only(errors) from None
+        from logact import agent_tuning
+
+        run = await agent_tuning.drive(self, parts, run_id, wait=wait)
         if run.status == "stopped":
             raise RunStopped(
                 "The run was stopped", received=f"run {run_id}", todo="start another with new=True (--new)"

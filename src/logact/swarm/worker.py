@@ -83,7 +83,6 @@ class Worker:
         """Work until the plan is over. How many tasks this agent completed."""
         async with self.agent._playing() as parts:
             await self.board.load(parts.host.log, parts.host.state.position)
-            await self.agent.tuning.restore(parts.host.log, self.run)
             parts.host.tail.observe(self.board.observe)
             try:
                 claims = Claims(parts.host, self.run, lease_s=self.lease_s)
