@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from logact import open_log
+from logact.cli.common import at
 from logact.entry import Notice
 from tests.cli_help import environment, fits, here, lines_of, logact, make
 
@@ -73,6 +74,42 @@ def test_a_witness_that_is_not_there(tmp_path: Path) -> None:
 async def noted(path: Path) -> None:
     async with open_log(f"sqlite:///{path}") as log:
         await log.append(Notice(code="note", message="hello"), role="operator", name="op")
+
+
+@pytest.mark.parametrize(
+    "place", ["ops.db@abc", "ops.db@", "ops.db@-5", "ops.db@1.5", "ops.db@" + "9" * 5000, "x.db@²"]
+)
+@pytest.mark.parametrize("command", ["state", "fork", "diff", "compare"])
+def test_a_position_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, place: str) -> None:
+    """What follows the mark is no number: said so (it was "There is no log"), with where to look for one."""
+    monkeypatch.chdir(tmp_path)
+    shown = here(command, place, *([] if command == "state" else ["new.db"]))
+    assert shown.returncode == 2
+    assert "This is not a position" in shown.stderr and "logact log show" in " ".join(shown.stderr.split())
+    fits(shown.stderr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So is what follows the mark of a run."""
+    monkeypatch.chdir(tmp_path)
+    shown = here("compare", "ops.db#first", "ops.db")
+    assert shown.returncode == 2
+    assert "This is not a run" in shown.stderr
+
+
+def test_a_mark_that_belongs_to_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory, a file or a user before a host may hold the mark of a position."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "me@home").mkdir()
+    for name in ("me@home/ops.db", "ops@home.db"):
+        asyncio.run(noted(tmp_path / name))
+        assert here("state", name).returncode == 0
+        assert here("state", f"{name}@1000").returncode == 0
+        assert "no such position" in here("state", f"{name}@999999999999").stderr
+    assert at("postgresql://ann@db") == ("postgresql://ann@db", None)
+    assert at("postgresql://ann@db/x@2000") == ("postgresql://ann@db/x", 2000)
+    assert at("sqlite:///ops.db@2000") == ("sqlite:///ops.db", 2000)
 
 
 def test_a_log_url_with_slashes_too_few() -> None:

@@ -48,8 +48,9 @@ from logact.errors import (
     SpecError,
     UsageError,
 )
+from logact.introspection.applied import kinds_for
 from logact.introspection.profiler import Profiler
-from logact.introspection.tuning import REUSING, Tuning
+from logact.introspection.tuning import OF_TRIALS, REUSING, Tuning
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.driver import MODEL_TIMEOUT_S
@@ -85,6 +86,7 @@ class LogActAgent:
     another log's URL that the log's heads are written to, signed with the key in the file ``signing_key`` if there is
     one: the agent refuses to act on a log that lost what the witness saw. The model is not offered ``hide_tools``.
     Reads are answered from the log for ``reuse_reads_s`` seconds (0: never), while nothing changed what they read.
+    ``try_models`` are cheaper models that ``optimize_token_usage`` may propose to try instead of ``model``.
 
     Nothing happens before the first ``await``; ``async with agent`` keeps its parts running between calls.
     """
@@ -119,6 +121,7 @@ class LogActAgent:
         signing_key: str | PathLike[str] | None = None,
         hide_tools: Iterable[str] = (),
         reuse_reads_s: float = 0,
+        try_models: Iterable[Model | str] = (),
     ) -> None:
         chosen = log if log is not None else shared_log
         if not isinstance(chosen, SharedLog):
@@ -139,6 +142,7 @@ class LogActAgent:
         self.log = chosen
         self.voters: list[Voter] = as_voters(voters)
         self.model = _model(model)
+        self.try_models = {one.name: one for one in map(_model, try_models) if one is not None}
         self.tools = Toolbox(tools)
         if ANSWER in self.tools:
             raise SpecError(
@@ -168,11 +172,11 @@ class LogActAgent:
         self.hide_tools = tuple(hide_tools)
         self.reuse_reads_s = reuse_reads_s
         self.reads = Reads(chosen, lambda: inf if self.tuning.shares_reads else self.reuse_reads_s)
-        self.asks: Model | None = None  # stands before the model, if anything does
+        self.asks: Callable[[Model], Model] | None = None  # puts something before the model, if anything stands there
         self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
         self._observers: list[tuple[Callable[[State, Entry], None], Iterable[str]]] = []
-        self.observe(self.tuning.observe, ("Intent", "Notice"))
+        self.observe(self.tuning.observe, ("Intent", *OF_TRIALS))
         if reuse_reads_s:
             self.tools = reusing(self.tools, self.reads)
             self.observe(self.reads.observe, Reads.KINDS)
@@ -518,7 +522,8 @@ class LogActAgent:
             await tail.start()
             if parts.witness is not None:
                 parts.witness.check()
-            await self.tuning.recall(self.log, Profiler.of(tail).profile.applied)
+            if not tail.whole and kinds_for(Profiler.of(tail).profile, self.agent_id) != frozenset():
+                await self.tuning.load(self.log, tail.state.position)
             spec = spec_for(
                 self.agent_id, self.model.name if self.model else "", self.system, self.tools.specs(), self.voters
             )
@@ -533,10 +538,8 @@ class LogActAgent:
     def _needs_no_history(self, counted: Mapping[str, object]) -> bool:
         """Whether this agent has no use for what came before: no results or answers that it may be given again."""
         profiler = counted.get(Profiler.NAME)
-        if self.reuse_reads_s or not isinstance(profiler, Profiler) or profiler.profile.since:
-            return False
-        mine = {one.kind for one in profiler.profile.applied.values() if one.agent == self.agent_id}
-        return mine.isdisjoint(REUSING)
+        applied = kinds_for(profiler.profile, self.agent_id) if isinstance(profiler, Profiler) else None
+        return not self.reuse_reads_s and applied is not None and applied.isdisjoint(REUSING)
 
     async def _leave(self, parts: Parts) -> None:
         """Say goodbye, so that the next life needs no proof that this one is gone. Best effort."""
@@ -555,14 +558,9 @@ class LogActAgent:
     # --- helpers -------------------------------------------------------------------------------------------------
 
     async def _drive(self, parts: Parts, run_id: int, *, wait: bool = True) -> Answer:
-        if self.model is None:
-            raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")
-        try:
-            async with running(*parts.loops()):
-                run = await parts.driver(self.asks or self.model, wait=wait).drive(run_id)
-                await parts.voter_host.tried()
-        except BaseExceptionGroup as errors:
-            raise only(errors) from None
+        from logact import agent_tuning
+
+        run = await agent_tuning.drive(self, parts, run_id, wait=wait)
         if run.status == "stopped":
             raise RunStopped(
                 "The run was stopped", received=f"run {run_id}", todo="start another with new=True (--new)"

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from logact.agent_parts import Parts, only, running
+from logact.core.state import RunState
 from logact.core.views import Action
 from logact.entry import NewEntry, Notice
-from logact.errors import LogActError, UsageError
+from logact.errors import LogActError, ModelError, UsageError
 from logact.introspection.token_reading import TUNED
 from logact.introspection.tokens import Measure, Optimization
 from logact.introspection.tuning import Tuning
+from logact.models.base import Model
 from logact.tools import Tool
 
 if TYPE_CHECKING:
@@ -50,6 +53,50 @@ async def write(agent: LogActAgent, notice: Notice) -> int:
     done = await agent.log.append(NewEntry(payload=notice, role="client", name=agent.agent_id, agent=agent.agent_id))
     agent.tuning.take(await agent.log.get(done.position))
     return done.position
+
+
+# --- a cheaper model on trial ------------------------------
+
+
+async def drive(agent: LogActAgent, parts: Parts, run: int, *, wait: bool) -> RunState:
+    """Drive a run with the agent's model, or with one that is on trial; that one is left if it does not answer."""
+    while True:
+        await judge(agent)
+        model, tried = _model_of(agent, run)
+        try:
+            async with running(*parts.loops()):
+                done = await parts.driver(model, wait=wait).drive(run)
+                await parts.voter_host.tried()
+        except BaseExceptionGroup as errors:
+            error = only(errors)
+            if tried and isinstance(error, ModelError) and await judge(agent) == "undo":
+                continue
+            raise error from None
+        await judge(agent)
+        return done
+
+
+async def judge(agent: LogActAgent) -> str:
+    """Write down what a trial has come to, if it has: ``keep`` or ``undo``, else nothing."""
+    trial = agent.tuning.trial
+    verdict = trial.verdict() if trial is not None else None
+    if trial is None or verdict is None:
+        return ""
+    await write(agent, agent.tuning.judged(trial, verdict))
+    return verdict.does
+
+
+def _model_of(agent: LogActAgent, run: int) -> tuple[Model, bool]:
+    """The model for a run, and whether it is one on trial."""
+    if agent.model is None:
+        raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")
+    trial = agent.tuning.trial
+    other = agent.try_models.get(trial.model) if trial is not None and trial.tries(run) else None
+    model = other or agent.model
+    return (agent.asks(model) if agent.asks is not None else model), other is not None
+
+
+# --- the vote ------------------------------
 
 
 async def _voted(agent: LogActAgent, measure: Measure) -> list[int]:

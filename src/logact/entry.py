@@ -48,6 +48,16 @@ def record_of(position: int) -> int:
     return position // RECORD_ENTRIES_MAX
 
 
+def end_of(record: int) -> int:
+    """The last position that a record can have: what comes after it is the next record's."""
+    return position_of(record, RECORD_ENTRIES_MAX - 1)
+
+
+def record_before(position: int) -> int:
+    """The record after which to read for all that stands behind a position: more of its own record may."""
+    return max(0, record_of(position + 1) - 1)
+
+
 def own(index: int) -> int:
     """The batch-relative reference to the ``index``-th entry of the record being built."""
     return -1 - index

@@ -279,6 +279,14 @@ def _check(spec: SpecFile, text: str, shown: str) -> None:
             raise SpecError(f"{at}: rules are given in the table or in a file, exactly one of the two")
         if voter.use != "rules" and (voter.rules or voter.file):
             raise SpecError(f'{at}: only use = "rules" takes rules or file', received=f"use = {voter.use!r}")
+    unpriced = [name for name in (spec.agent.model, *spec.agent.try_models) if name not in spec.prices]
+    if spec.agent.try_models and unpriced:
+        raise SpecError(
+            f"{shown}{_where(line_of(text, ['agent', 'try_models']))}: a model that is tried needs a price",
+            received=", ".join(unpriced),
+            expected="each model of try_models, and the agent's own, in [prices]",
+            todo='for example [prices] "openai:gpt-4o-mini" = { input_usd = 0.15, output_usd = 0.6 }',
+        )
     from logact.spec_supervision import check_tables
 
     check_tables(spec, lambda *steps: f"{shown}{_where(line_of(text, steps))}")
@@ -336,6 +344,8 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
         options["secrets"] = secrets_of(spec)
     if isinstance(options.get("model"), str | None):
         options["model"] = model_of(spec, options.get("model") or "")
+    if "try_models" not in options:
+        options["try_models"] = [model_of(spec, name) for name in spec.agent.try_models]
     return LogActAgent(agent_id, log=log, **options)
 
 

@@ -202,6 +202,9 @@ def _named(spec: SpecFile, table: VoterTable, tools: Iterable[Any] | None) -> Vo
         options["model"] = at_home(options["model"], spec.directory)
     if table.use == "provenance":
         options["tools"] = list(tools or ())
+    if table.use == "conflict":
+        root = options.get("root")
+        options["root"] = _workspace(spec) if root is None else str(spec.at(root)) if root else None
     try:
         found = _called(voter_class(table.use), options, table.use, spec)
     except SpecError as error:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from logact.errors import SpecError
-from logact.models.provider import Price
+from logact.introspection.trials import price_of
 from logact.runtime.retry import RetryRecovery
 from logact.runtime.watcher import Watch
 from logact.spec import SpecFile, load_spec, save_spec
@@ -117,6 +117,7 @@ def spec_of(
             end_hung=agent.end_hung,
             hide_tools=list(agent.hide_tools),
             reuse_reads_s=agent.reuse_reads_s,
+            try_models=list(agent.try_models),
         ),
         log=_log(agent, place),
         tools=list(_tools(agent.tools.values(), place)),
@@ -138,7 +139,7 @@ SAID = frozenset(
         "self", "agent_id", "shared_log", "log", "voters", "model", "tools", "system", "policy", "secrets", "limits",
         "context_tokens_max", "model_timeout_s", "decide_within_s", "checkpoint_every", "checkpoint_bytes",
         "checkpoint_s", "lease_s", "end_hung", "takeover", "recovery", "breaker", "watch", "witness", "signing_key",
-        "hide_tools", "reuse_reads_s",
+        "hide_tools", "reuse_reads_s", "try_models",
     }
 )  # fmt: skip
 """What a file says of an agent (but for ``takeover``, which is a matter of the moment)."""
@@ -182,11 +183,10 @@ def _log(agent: LogActAgent, place: Path) -> LogTable:
 
 
 def _prices(agent: LogActAgent) -> dict[str, PriceTable]:
-    """What the agent's model costs, where it was told."""
-    price = getattr(agent.model, "price", None)
-    if agent.model is None or not isinstance(price, Price):
-        return {}
-    return {agent.model.name: PriceTable(**msgspec.structs.asdict(price))}
+    """What the agent's models cost, where it was told."""
+    models = [one for one in (agent.model, *agent.try_models.values()) if one is not None]
+    known = {one.name: price for one in models if (price := price_of(one)) is not None}
+    return {name: PriceTable(**msgspec.structs.asdict(price)) for name, price in known.items()}
 
 
 def _recovery(recovery: RetryRecovery) -> RecoveryTable:
@@ -345,6 +345,8 @@ def _options(voter: Voter, place: Path) -> dict[str, Any]:
             found[name] = plain
     if "workspace" in found:
         found["workspace"] = _relative(Path(found["workspace"]), place)
+    if type(voter).__name__ == "ConflictVoter":  # with nothing said it would be the workspace
+        found["root"] = _relative(Path(found["root"]), place) if "root" in found else ""
     return found
 
 

@@ -30,7 +30,8 @@ class AgentTable(Table, frozen=True, kw_only=True):
     """``[agent]``: its name, its model, what it is told, and its limits.
 
     ``hide_tools`` are not offered to the model. Reads are answered from the log for ``reuse_reads_s`` seconds, while
-    nothing changed what they read.
+    nothing changed what they read. ``try_models`` may be proposed to be tried instead of ``model``; each of them, and
+    ``model``, has a price in ``[prices]``.
     """
 
     name: str
@@ -44,6 +45,7 @@ class AgentTable(Table, frozen=True, kw_only=True):
     end_hung: bool = True
     hide_tools: list[str] = []
     reuse_reads_s: float = 0
+    try_models: list[str] = []
 
 
 class PriceTable(Table, frozen=True, kw_only=True):

@@ -39,3 +39,10 @@ def test_exit_codes() -> None:
     assert supervising.ending(3, whole_agent=True) == "hopeless"
     assert [supervising.ending(code, whole_agent=True) for code in (0, 1, 4, 7, 8)] == ["rested"] * 5
     assert supervising.ending(2, whole_agent=True) == supervising.ending(-9, whole_agent=True) == "failed"
+
+
+@given(st.integers(0, 100_000), st.integers(-200_000, 200_000))
+def test_what_is_left_of_a_delay_is_never_more_than_all_of_it(delay_ms: int, since_ms: int) -> None:
+    """It shrinks with the time since the end; a clock that went back makes no wait longer than was planned."""
+    left_s = supervising.left_s(supervising.End(1_000_000, "a", delay_ms), 1_000_000 + since_ms)
+    assert left_s == max(0, delay_ms - max(0, since_ms)) / 1000

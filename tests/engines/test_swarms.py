@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from benchmarks.servers.nats import NatsCluster
 from benchmarks.servers.postgres import PostgresServer
 
 from tests.engines.kafka_kit import KafkaLike
@@ -22,6 +23,11 @@ def test_on_sqlite(tmp_path: Path) -> None:
 def test_on_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
     """On a PostgreSQL server."""
     shared(tmp_path, postgres.url(postgres.database("swarm"), "swarm"))
+
+
+def test_on_nats(nats: NatsCluster, tmp_path: Path) -> None:
+    """On three NATS nodes."""
+    shared(tmp_path, nats.url("swarm"))
 
 
 def test_on_kafka(kafka: KafkaLike, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from logact.spec import build_agent, load_spec
 from logact.spec_save import save_agent
 from logact.spec_tables import HealthTable, SuperviseTable
 from logact.voters.combine import any_of
+from logact.voters.conflict import ConflictVoter
 from tests.runtime.kit import run
 
 
@@ -71,6 +72,8 @@ def built(home: Path, **options: Any) -> LogActAgent:
             careful,
             Strict(limit=9),
             ResourceVoter(actions=50),
+            ConflictVoter({"pay": []}, root=work),
+            ConflictVoter(name="by-name"),
             HumanVoter("bosses", ["ann", "bob"], 2, expires_s=900),
         ],
         "tools": [*Workspace(work).tools, pay],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
 import shutil
 import sqlite3
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from logact import codec
-from logact.entry import Notice
+from logact.entry import Checkpoint, Notice
 from logact.errors import LogCorrupt, UsageError
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
@@ -23,6 +25,7 @@ from logact.models.scripted import call
 from logact.runtime.repairing import repair
 from logact.runtime.tail import Tail
 from logact.runtime.trimming import trim
+from tests.cli_help import here
 from tests.recovery.kit import Flaky, an_agent
 
 TURNS = 12
@@ -256,6 +259,42 @@ async def test_a_trim_keeps_what_is_open_and_what_a_run_needs(tmp_path: Path) ->
     async with log_of(file) as log:
         assert (await history(log)).trimmed
         assert not (await verify(log)).problems
+
+
+def test_what_is_said_of_a_trimmed_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sound, without a count of "no effect" that only means the trim; its past is said to be gone, once."""
+    monkeypatch.chdir(tmp_path)
+
+    async def trimmed() -> tuple[int, int, int]:
+        for number in range(4):
+            await written(Path("a.db"), task=f"task {number}", checkpoint_every=25)
+        async with log_of(tmp_path / "a.db") as log:
+            before = (await trim(log, archive=Path("old.db"))).before
+            kept = [one.payload.upto async for one in log.read(before - 1) if isinstance(one.payload, Checkpoint)]
+            return before, kept[0], await log.tail() - 1000
+
+    before, checkpoint, last = asyncio.run(trimmed())
+    verified = here("log", "verify", "a.db")
+    assert verified.returncode == 0
+    assert "depends on what was trimmed" in " ".join(verified.stdout.split())
+    assert "took no effect\n" not in verified.stdout and "were compared" not in verified.stdout
+    found = json.loads(here("log", "verify", "a.db", "--json").stdout)
+    assert (found["ok"], found["ineffective"], found["checkpoints"]) == (True, 0, 0)
+    assert json.loads(here("log", "verify", "old.db", "--json").stdout)["checkpoints"] > 1
+    refused = here("fork", f"a.db@{last}", "new.db")
+    assert refused.returncode == 2
+    said = " ".join(refused.stderr.split())
+    assert said.count("received") == said.count("expected") == 1 and "fork the archive" in said.lower(), said
+    assert f"begins at position {before}" in said
+    assert here("fork", f"old.db@{last}", "new.db").returncode == 0
+    # as of a position: the fold there, not that of the end
+    middle = checkpoint + 4000
+    both = [json.loads(here("state", f"{log}@{middle}", "--json").stdout) for log in ("a.db", "old.db")]
+    assert middle - 1000 < both[0]["position"] <= middle
+    for name in ("position", "chain", "runs", "open_actions", "policies"):
+        assert both[0][name] == both[1][name], name
+    early = here("state", f"a.db@{checkpoint - 1000}")
+    assert early.returncode == 2 and f"expected {checkpoint} or later" in " ".join(early.stderr.split())
 
 
 async def test_a_trim_without_checkpoints_drops_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from logact import codec
-from logact.entry import Control, Finding, Notice, position_of
+from logact.entry import Control, Finding, Notice, end_of, position_of
 from logact.errors import LogCorrupt, UsageError
 from logact.logs.signing import create_key
 from logact.logs.verify import verify
@@ -113,9 +113,7 @@ async def test_damage_before_the_checkpoint_is_found_in_the_background(tmp_path:
         found = (await checked(file)).problems
         assert found and found[0].position == position_of(4)
     async with log_of(file) as log:
-        told = [
-            entry.payload async for entry in log.read(position_of(4)) if isinstance(entry.payload, Finding | Control)
-        ]
+        told = [entry.payload async for entry in log.read(end_of(4)) if isinstance(entry.payload, Finding | Control)]
     assert [type(one).__name__ for one in told] == ["Finding", "Control"]
     assert isinstance(told[0], Finding) and told[0].code == "log_damaged"
     assert isinstance(told[1], Control) and (told[1].verb, told[1].scope) == ("pause", "log")

@@ -115,6 +115,29 @@ def test_time_makes_it_due_only_where_something_came(clock: Clock) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_checkpoint_causes_no_further_one(clock: Clock, every: int) -> None:
+    """Neither one's own nor another's: with ``every=1`` they were written for ever."""
+
+    async def main() -> None:
+        at = await desk(clock, every=every)
+        other = Desk(at.log, clock, every=every)
+        await at.note(count=every)
+        await other.host.tail.start()
+        assert at.due() and other.due()
+        for one in (at, other):  # both at once, neither having seen the other's
+            await one.checkpointer.write()
+        late = Desk(at.log, clock, every=every)
+        await late.host.tail.start()
+        for count, due in ((0, False), (every - 1, False), (1, True)):
+            await at.note(count=count)
+            for one in (at, other, late):
+                await one.host.tail.catch_up()
+                assert one.due() is due, f"after {count} more"
+
+    run(main())
+
+
 def test_whichever_measure_comes_first_counts(clock: Clock) -> None:
     """Entries, bytes and seconds side by side: each alone is enough."""
 

@@ -57,6 +57,8 @@ def within(role: str, kind: str) -> Payload:
         ("driver", "Cancel"): Cancel(intent=5000),
         ("executor", "Cancel"): Cancel(intent=5000),
         ("driver", "Claim"): Claim(task="t", agent=NAME, run=5000),
+        ("client", "Mail"): Mail(to="bob", sender=NAME, body="hello"),
+        ("driver", "Mail"): Mail(to="bob", sender=NAME, body="hello"),
     }
     return limited.get((role, kind)) or sample(kind)
 
@@ -110,6 +112,22 @@ def test_limited_rights_end_at_their_limit(server: ServerProcess, role: str, kin
     assert outcome["error"]["code"] == "not_permitted", outcome
     assert outcome["error"]["definite"] is True
     assert hand.say(by(role, NAME, within(role, kind)))["fresh"] is True
+
+
+@pytest.mark.parametrize("role", ["client", "driver"])
+def test_mail_comes_from_its_sender(server: ServerProcess, role: str) -> None:
+    """A token writes mail in its own name, or that of an agent that it names; one without agents took any name."""
+    for agents in ([], ["ann", "eve"]):
+        hand = Hand(server, server.token("post", [role], agents=agents), "mail")
+        hand.writer += f"-{role}-{len(agents)}"
+        fresh = {
+            sender: hand.say(by(role, "post", Mail(to="bob", sender=sender, body="pay")))
+            for sender in ("post", "ann", "*", "")
+        }
+        assert {sender for sender, said in fresh.items() if said.get("fresh")} == {"post", *(agents and ["ann"])}
+        refused = fresh["*"]["error"]
+        assert (refused["code"], refused["definite"]) == ("not_permitted", True)
+        assert "--agent" in refused["todo"]
 
 
 def test_a_forged_author_is_refused_and_noted(server: ServerProcess) -> None:

@@ -30,7 +30,7 @@ def test_two_agents_that_finish_late_complete_nothing_twice() -> None:
 def test_the_part_of_an_agent_that_never_comes_back_is_done_by_another() -> None:
     """A process dies at any of its steps, and its agent works no more: its claim lapses, and the plan is finished."""
     lapsed = 0
-    for step in range(60, 220, 20):
+    for step in range(20, 220, 20):
         outcome = simulate(msgspec.structs.replace(QUIET, steps=((MORTAL, 1, step),)))
         held(outcome)
         lapsed += outcome.fired.get("claim_of_the_dead_lapsed", 0)

@@ -14,6 +14,7 @@ import pytest
 from logact import open_log
 from logact.core import supervising
 from logact.entry import Claim, Control, Finding, Heartbeat, Input, NewEntry, Notice, Run, own
+from logact.env import REAL
 from logact.errors import AgentBusy, Fenced, SupervisionFailed
 from logact.runtime.supervision import scope_of, task_of
 from tests.supervision.kit import Company, alive, kill
@@ -69,6 +70,52 @@ async def test_restarts_count_across_supervisors(tmp_path: Path) -> None:
     await second.run(second.part("bad", "dies"), until=lambda: False)
     assert isinstance(second.problem, SupervisionFailed)
     assert counted + len(second.events("ended")) == 1 + 3
+
+
+async def ended(company: Company, part: str, *, again_s: float, ago_s: float = 0.0, times: int = 1) -> None:
+    """What an earlier supervisor wrote down: ends of a part, and the delay after each."""
+    now_ms = REAL.wall_ms() - int(ago_s * 1000)
+    for number in range(times):
+        data = {"part": part, "counts": True, "at_ms": now_ms - number, "again_s": again_s}
+        told = Notice(code="part_ended", message="it ended", agent="ops", data=data)
+        await company.log.append(NewEntry(payload=told, role="supervisor", name="supervisor", agent="ops"))
+
+
+async def test_a_delay_outlives_its_supervisor_and_a_pause(tmp_path: Path) -> None:
+    """A part whose delay is not over is not started by the next supervisor, nor after a pause; others are."""
+    company = Company(tmp_path)
+    await ended(company, "bad", again_s=1000)
+    await ended(company, "good", again_s=1000, ago_s=1001)
+    orders = iter((("pause", 1), ("resume", 1)))
+
+    async def order(verb: str, lives: int) -> None:
+        while len(company.lives("good")) < lives or (verb == "resume" and not company.events("paused")):
+            await asyncio.sleep(0.01)
+        control = Control(verb=verb, scope=scope_of("ops"))  # type: ignore[arg-type]
+        await company.log.append(NewEntry(payload=control, role="operator", name="me", agent="ops"))
+
+    async def ordering() -> None:
+        for verb, lives in orders:
+            await order(verb, lives)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ordering())
+        parts = company.part("bad"), company.part("good")
+        await company.run(*parts, until=lambda: len(company.lives("good")) == 2 and company.heard("good"))
+    assert company.lives("bad") == []
+    (waits,) = company.events("waits")
+    assert waits["part"] == "bad" and 900 < waits["again_s"] <= 1000
+
+
+async def test_delays_go_on_doubling_under_the_next_supervisor(tmp_path: Path) -> None:
+    """A supervisor that is started again remembers how often each part ended lately, and which one it was."""
+    company = Company(tmp_path, backoff_s=0.01, backoff_max_s=10.0)
+    await ended(company, "bad", again_s=0.001, ago_s=1, times=4)
+    parts = company.part("bad", "dies"), company.part("other", "dies")
+    await company.run(*parts, until=lambda: len({one["part"] for one in company.events("ended")}) == 2)
+    first = {one["part"]: one["again_s"] for one in reversed(company.events("ended"))}
+    assert 0.01 * 2**4 / 2 <= first["bad"] <= 0.01 * 2**4
+    assert first["other"] <= 0.01
 
 
 async def test_a_part_that_cannot_run_is_not_tried_again(tmp_path: Path) -> None:

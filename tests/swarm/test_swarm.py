@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from logact import Action, LogActAgent, LogEntry, Tool, Voter, open_log
+from logact import Action, LogActAgent, LogEntry, Tool, Voter, open_log, tool
+from logact import env as environment
+from logact.agent_parts import running
 from logact.agent_results import Answer
 from logact.core.state import Held
-from logact.entry import Claim, Control, Notice, Output, Policy, Run
+from logact.entry import Claim, Control, Limits, Notice, Output, Policy, Recovery, Run, end_of, record_of
+from logact.env import Env
 from logact.errors import LimitReached, RunStopped, SpecError, UsageError
-from logact.logs.base import SharedLog
+from logact.logs.base import SharedLog, where
 from logact.models import ModelAnswer, ScriptedModel, call
 from logact.models.base import ModelRequest
 from logact.models.scripted import turn_of
@@ -364,5 +367,95 @@ def test_many_agents_may_begin_at_once(tmp_path: Path) -> None:
                 group.create_task(one.state())
         assert len(await payloads(log, Policy)) == 40
         await log.close()
+
+    run(main())
+
+
+class Ahead(Env):
+    """The real environment, with a calendar that a test may move on."""
+
+    ahead_ms = 0
+
+    def wall_ms(self) -> int:
+        return super().wall_ms() + self.ahead_ms
+
+
+class Unclear:
+    """An agent that pays by a tool that never says what happened, and whose runs are over by then; and a person."""
+
+    def __init__(self) -> None:
+        self.log = memory_log()
+        self.clock = Ahead()
+        self.paid = self.settled = 0
+        self.waits = asyncio.Event()
+        environment.use(self.clock)
+
+    def swarm(self) -> Swarm:
+        """A swarm of this one agent, in a life of its own."""
+
+        @tool(effect="irreversible", timeout_s=0.02)
+        async def pay(amount: int) -> str:
+            """Pay."""
+            self.paid += 1
+            self.clock.ahead_ms += 100_000
+            await asyncio.Event().wait()
+            return "never"
+
+        limits = Limits(seconds=60)
+        return Swarm(
+            agents(self.log, "ann", script=lambda _: call("pay", amount=1), tools=[pay], limits=limits),
+            attempts_max=2,
+            lease_s=30,
+        )
+
+    async def person(self, most: int) -> None:
+        """Looks what happened each time that a task waits for word of it, and says that nothing did."""
+        self.waits.clear()
+        async for entry in self.log.follow(
+            end_of(record_of(await self.log.tail())), matching=where(kinds=["Notice"])
+        ):
+            said = entry.payload
+            if isinstance(said, Notice) and said.code == "swarm_task_waits":
+                self.waits.set()
+                if self.settled >= most:
+                    continue
+                self.settled += 1
+                action = said.data["action"]
+                looked = Recovery(
+                    intent=action, attempt=1, settlement="not_happened", evidence="op", reason="none came"
+                )
+                await self.log.append(looked, role="operator", name="op")
+
+    async def failures(self) -> list[str]:
+        return [said.message for said in await payloads(self.log, Notice) if said.code == "swarm_task_failed"]
+
+
+def test_work_that_ended_in_doubt_has_failed() -> None:
+    """Once a person has said what happened it counts as an attempt: it was tried again, and again, without end."""
+
+    async def main() -> None:
+        case = Unclear()
+        async with running(case.person(most=5)):
+            with pytest.raises(LimitReached, match="failed 2 times"):
+                await case.swarm().run("t", ["pay the bill"])
+        assert (case.paid, case.settled, len(await case.failures())) == (2, 2, 2)
+
+    run(main())
+
+
+def test_a_later_life_asks_before_it_begins_anew() -> None:
+    """The worker ended while it waited for word: the next life waits, too, and that counts as one attempt."""
+
+    async def main() -> None:
+        case = Unclear()
+        for _ in range(3):
+            case.waits.clear()
+            async with running(case.person(most=0)), running(case.swarm().run("t", ["pay the bill"])):
+                await case.waits.wait()
+            assert (case.paid, await case.failures()) == (1, [])
+        async with running(case.person(most=5)):
+            with pytest.raises(LimitReached, match="failed 2 times"):
+                await case.swarm().run("t", ["pay the bill"])
+        assert (case.paid, len(await case.failures())) == (2, 2)
 
     run(main())

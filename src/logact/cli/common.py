@@ -36,7 +36,7 @@ def log_url(text: str) -> str:
         from logact.spec import load_spec
 
         return load_spec(text).log_url
-    if "://" in text or ((_SCHEME.fullmatch(text) or _known(text)) and not Path(text).exists()):
+    if "://" in text or ((_SCHEME.fullmatch(text) or _known(text)) and not exists(text)):
         from logact.spec import absolute_url
 
         return absolute_url(text, Path.cwd())
@@ -46,6 +46,35 @@ def log_url(text: str) -> str:
     from urllib.parse import quote
 
     return f"sqlite:///{quote(str(path))}"
+
+
+def exists(path: str | Path) -> bool:
+    """Whether a file is there; one of an impossible name is not."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False
+
+
+POSITION_DIGITS_MAX = 16
+
+
+def at(text: str) -> tuple[str, int | None]:
+    """A LOG[@POSITION] argument: the log, and the position if one is named. Raises UsageError if it is none."""
+    name, mark, said = text.rpartition("@")
+    authority = name.partition("://")[2]
+    if not mark or "/" in said or exists(text):
+        return text, None  # the mark is of a user or of a directory
+    if said.isascii() and said.isdigit() and len(said) <= POSITION_DIGITS_MAX:
+        return name, int(said)
+    if "://" in name and not set(authority) & set("/?"):
+        return text, None  # scheme://user@host
+    raise UsageError(
+        "This is not a position",
+        received=f"{said[:40]!r} after {redacted(name)}@",
+        expected="LOG@POSITION with a number, as in ops.db@12000",
+        todo="see the positions with `logact log show LOG`",
+    )
 
 
 def _known(text: str) -> bool:
@@ -71,7 +100,7 @@ def existing_log(text: str) -> SharedLog:
     file = file_of(url)
     if file is None:
         return log
-    if not file.exists():
+    if not exists(file):
         raise LogUnavailable(
             "There is no log", received=str(file), todo="check the path; `logact run` makes a log when it starts"
         )

@@ -8,19 +8,28 @@ import click
 import msgspec
 
 from logact.cli import look
-from logact.cli.common import existing_log, go, json_option, put, put_json
+from logact.cli.common import POSITION_DIGITS_MAX, at, existing_log, exists, go, json_option, put, put_json
+from logact.errors import UsageError
 from logact.introspection.compare import Compared, Figures, compare
+from logact.logs.network_url import redacted
 
-_PLACE = re.compile(r"(?P<log>.*?)(?:@(?P<position>\d+))?(?:#(?P<run>\d+))?")
+_RUN = re.compile(r"(?P<place>.*)#(?P<run>[^#/]*)", re.DOTALL)
 
 
 def place(text: str) -> tuple[str, int | None, int]:
     """A LOG[@POSITION][#RUN] argument: the log, up to where, and the run (0: its last)."""
-    found = _PLACE.fullmatch(text)
+    found = None if exists(text) else _RUN.fullmatch(text)
     if found is None:
-        return text, None, 0
-    position = found["position"]
-    return found["log"], int(position) if position else None, int(found["run"] or 0)
+        return *at(text), 0
+    run = found["run"]
+    if not (run.isascii() and run.isdigit() and len(run) <= POSITION_DIGITS_MAX):
+        raise UsageError(
+            "This is not a run",
+            received=f"{run[:40]!r} after {redacted(found['place'])}#",
+            expected="LOG#RUN with a number, as in ops.db#1000",
+            todo="see the runs with `logact state LOG`",
+        )
+    return *at(found["place"]), int(run)
 
 
 @click.command("compare")

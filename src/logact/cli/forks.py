@@ -6,18 +6,12 @@ import click
 import msgspec
 
 from logact.cli import look
-from logact.cli.common import existing_log, go, json_option, log_url, put, put_json, who
+from logact.cli.common import at, existing_log, go, json_option, log_url, put, put_json, who
 from logact.errors import UsageError
 from logact.introspection.diff import Difference, RunChange, diff
 from logact.logs.network_url import redacted
 from logact.logs.url import open_log
 from logact.runtime.forking import Fork, fork
-
-
-def at(text: str) -> tuple[str, int | None]:
-    """A LOG[@POSITION] argument: the log, and the position if one is named."""
-    name, mark, number = text.rpartition("@")
-    return (name, int(number)) if mark and number.isdigit() else (text, None)
 
 
 @click.command("fork")

@@ -19,7 +19,7 @@ from logact.cli.entries import head, renderer, strips
 from logact.cli.stats import statistics, stats_json, stats_lines
 from logact.core import machine
 from logact.core.state import State
-from logact.entry import KINDS, Entry
+from logact.entry import KINDS, Entry, end_of, record_of
 from logact.errors import LogCorrupt, UsageError
 from logact.introspection.history import history
 from logact.logs.base import Clause, Filter, SharedLog
@@ -194,7 +194,7 @@ def _show(
             )
         if follow:
             state = told.state
-            async for entry in opened.follow(state.position):
+            async for entry in opened.follow(end_of(record_of(state.position))):
                 state = machine.apply(state, entry)
                 if choice.fits(entry):
                     put(render(entry, state.verdict))

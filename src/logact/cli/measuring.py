@@ -18,7 +18,7 @@ import msgspec
 from logact import env as environment
 from logact.agent import LogActAgent
 from logact.core.views import Action, LogEntry
-from logact.entry import Mail, NewEntry
+from logact.entry import NewEntry, Notice
 from logact.errors import LogActError
 from logact.logs.base import SharedLog
 from logact.tools import tool
@@ -123,7 +123,7 @@ async def measure(
 
 
 def _entry(number: int) -> NewEntry:
-    return NewEntry(payload=Mail(to="nobody", sender="bench", body=f"{number} {BODY}"), role="client", name="bench")
+    return NewEntry(payload=Notice(code="bench", message=f"{number} {BODY}"), role="client", name="bench")
 
 
 async def _appends(log: SharedLog, seconds: float) -> list[float]:

@@ -7,10 +7,9 @@ from typing import Any
 import click
 
 from logact.cli import describe, look
-from logact.cli.common import json_option, put, put_json, with_log
+from logact.cli.common import at, json_option, put, put_json, with_log
 from logact.cli.pending import held_lines
 from logact.core.state import State
-from logact.errors import UsageError
 from logact.introspection.history import History, history
 from logact.logs.base import SharedLog
 
@@ -26,16 +25,12 @@ def state_command(log: str, as_json: bool) -> None:
       logact state ops.db
       logact state ops.db@12000
     """
-    name, mark, number = log.rpartition("@")
-    upto = int(number) if mark and number.isdigit() else None
+    name, upto = at(log)
 
     async def work(opened: SharedLog) -> History:
-        told = await history(opened, upto)
-        if upto is not None and upto > told.state.position and upto > (await opened.tail()) + 999:
-            raise UsageError("The log is not that long", received=str(upto), expected=f"up to {told.state.position}")
-        return told
+        return await history(opened, upto)
 
-    told = with_log(name if upto is not None else log, work)
+    told = with_log(name, work)
     if as_json:
         put_json(_json(told))
     else:

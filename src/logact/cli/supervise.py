@@ -154,6 +154,8 @@ class Teller:
             return "rests", part, f"{code_words(facts['code'])}; started again when the log has work", None
         if event in ("ended_as_asked", "killed"):
             return ("KILLED" if event == "killed" else "stopped"), part, str(facts["why"]), None
+        if event == "waits":
+            return "waits", part, f"{facts['again_s']:g} s are left of the delay after its last end", None
         if event == "takes_along":
             return "restarts", part, "and with it " + ", ".join(facts["others"]), None
         if event == "orphan":

@@ -7,7 +7,7 @@ from typing import Any
 from logact import env as environment
 from logact.cli import look
 from logact.core.state import State
-from logact.entry import Notice, position_of, record_of
+from logact.entry import Notice, end_of, record_of
 from logact.env import ProcessIdentity
 from logact.introspection.history import history
 from logact.logs.base import SharedLog, where
@@ -24,7 +24,7 @@ async def status_of(log: SharedLog, file: SpecFile) -> dict[str, Any]:
     start = max(await first_kept(log), record_of(state.position) - LOOK_BACK_RECORDS, 0)
     parts: dict[str, dict[str, Any]] = {}
     matching = where(kinds=["Notice"], agents=[agent], roles=["supervisor"])
-    async for entry in log.read(position_of(start), matching=matching):
+    async for entry in log.read(end_of(start), matching=matching):
         if isinstance(entry.payload, Notice):
             _take(parts, entry.payload, entry.time_ms)
     supervisor = _supervisor(state, agent)

@@ -29,6 +29,7 @@ NAMES: dict[str, str] = {
     "no_task_lost": "Every sub-task is completed in the end, by an answer that its holder gave to it.",
     "one_life_of_each_part": "A supervisor starts no life of a part while another life of it goes on.",
     "restarts_are_limited": "A supervisor that counted too many ends in too short a time starts nothing more.",
+    "backoff_is_kept": "A part waits after each end, longer each time, whichever supervisor it was that saw it end.",
     "restarts_are_explained": "What the log says of starts and ends of parts is true, and it names who lives.",
     "supervision_ends_whole": "A supervisor that ends leaves no part behind.",
     "hung_parts_are_replaced": "A part that hangs is ended by its supervisor.",

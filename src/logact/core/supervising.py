@@ -7,7 +7,7 @@ in the order in which they are started, and too many restarts in a short time me
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 
@@ -18,6 +18,14 @@ RESTED = frozenset({0, 1, 4, 7, 8})
 """Exit codes of a whole agent after which only the log can say what is next: answered, ended, in doubt, held back."""
 
 Ending = Literal["failed", "hopeless", "rested"]
+
+
+class End(NamedTuple):
+    """One end of a part that counts: when, by the wall clock, and the delay before its next start."""
+
+    at_ms: int
+    part: str
+    delay_ms: int = 0
 
 
 def ending(code: int, *, whole_agent: bool) -> Ending:
@@ -56,3 +64,8 @@ def delay_s(times: int, *, base_s: float, max_s: float, random: float) -> float:
     """
     whole = min(max_s, base_s * float(2 ** min(max(0, times - 1), 30)))
     return whole * (1 - random / 2)
+
+
+def left_s(end: End, now_ms: int) -> float:
+    """How much of the delay after an earlier end is left; never more than all of it (a clock went back)."""
+    return max(0, min(end.delay_ms, end.at_ms + end.delay_ms - now_ms)) / 1000

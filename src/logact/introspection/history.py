@@ -12,9 +12,10 @@ import msgspec
 from logact.core import machine
 from logact.core.state import Action as ActionState
 from logact.core.state import State
-from logact.entry import Control, Entry, Finding, record_of
-from logact.errors import LogTrimmed
-from logact.logs.base import READ_RECORDS_MAX, SharedLog
+from logact.entry import Checkpoint, Control, Entry, Finding, end_of, record_of
+from logact.errors import LogCorrupt, LogError, LogTrimmed, UsageError
+from logact.logs.base import READ_RECORDS_MAX, SharedLog, where
+from logact.logs.verify import first_kept
 from logact.runtime.tail import Tail
 
 Observer = Callable[[State, Entry], None]
@@ -48,20 +49,61 @@ class History(msgspec.Struct, kw_only=True):
 async def history(log: SharedLog, upto: int | None = None, *, observer: Observer | None = None) -> History:
     """Fold a log from its beginning (or from its checkpoint, where the beginning was trimmed) up to a position.
 
-    ``observer(state, entry)`` is called after each entry; ``state.verdict`` is that entry's.
+    ``observer(state, entry)`` is called after each entry; ``state.verdict`` is that entry's. Raises UsageError for a
+    position after the log's end, or so early in a trimmed log that no checkpoint before it was kept.
     """
     await log.open()
+    if upto is not None and record_of(upto) > (last := await log.engine.tail()):
+        raise UsageError(
+            "The log has no such position",
+            received=str(upto),
+            expected=f"one up to {end_of(last)}" if last else "an entry (the log is empty)",
+            todo="see the positions with `logact log show`",
+        )
     told = History(state=machine.initial(log.log_id, keep=True))
     try:
         await _read(log, told, upto, observer)
     except LogTrimmed:
+        if upto is not None:
+            told = History(state=await _restored_before(log, upto), trimmed=True)
+            await _read(log, told, upto, observer)
+            return told
         tail = Tail(log)
         await tail.start()  # raises if there is no checkpoint to start from
         told = History(state=tail.state, trimmed=True)
-        if tail.checkpoint is not None and upto is None:
+        if tail.checkpoint is not None:
             told.state = await _restored(log, tail)
             await _read(log, told, upto, observer)
     return told
+
+
+async def _restored_before(log: SharedLog, upto: int) -> State:
+    """The fold at the last usable checkpoint that knows nothing after a position. UsageError if none was kept."""
+    from logact.runtime.tail import load_state
+
+    start = end_of(await first_kept(log))
+    entries = [entry async for entry in log.read(start, matching=where(kinds=["Checkpoint"]))]
+    first = 0
+    for entry in reversed(entries):
+        payload = entry.payload
+        if not isinstance(payload, Checkpoint) or entry.author.role != "checkpointer" or entry.forged:
+            continue
+        try:
+            state = await load_state(log, payload.state)
+        except (LogCorrupt, LogError):
+            continue  # a damaged one: an earlier one does as well
+        fits = (state.log, state.chain, state.position) == (log.log_id, payload.chain, payload.upto)
+        if fits and payload.upto < entry.position:
+            first = payload.upto
+            if first <= upto:
+                state.keep = True
+                return state
+    raise UsageError(
+        "Of a trimmed log nothing is known so early",
+        received=f"position {upto}",
+        expected=f"{first} or later" if first else "a log with a checkpoint that can be read",
+        todo="ask the archive that the trim made; it has the same positions",
+    )
 
 
 async def _restored(log: SharedLog, tail: Tail) -> State:

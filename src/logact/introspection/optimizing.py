@@ -13,6 +13,7 @@ import msgspec
 from logact.errors import UsageError
 from logact.introspection.token_reading import Spending, spending
 from logact.introspection.tokens import Optimization, Saving, optimizations, saving
+from logact.introspection.trials import Candidate, price_of
 
 if TYPE_CHECKING:
     from logact.agent import LogActAgent
@@ -48,7 +49,8 @@ async def swarm_log(swarm: Sequence[LogActAgent]) -> Spending:
 async def optimize(swarm: Sequence[LogActAgent], *, automatic: bool, digests: bool = False) -> Optimized:
     """Compute, and hand each agent its part."""
     found = await swarm_log(swarm)
-    wanted = optimizations(found, [agent.agent_id for agent in swarm], digests=digests)
+    models = {agent.agent_id: _models(agent) for agent in swarm}
+    wanted = optimizations(found, [agent.agent_id for agent in swarm], digests=digests, models=models)
     applied = {
         agent.agent_id: await agent.apply_optimization(wanted[agent.agent_id], automatic=automatic) for agent in swarm
     }
@@ -58,3 +60,11 @@ async def optimize(swarm: Sequence[LogActAgent], *, automatic: bool, digests: bo
 async def measured(swarm: Sequence[LogActAgent], position: int) -> Saving:
     """What the log shows: tokens per run before and after a position."""
     return saving(await swarm_log(swarm), position)
+
+
+def _models(agent: LogActAgent) -> list[Candidate]:
+    """The agent's own model and those that it may try; none if a price is not known."""
+    known = [agent.model, *agent.try_models.values()]
+    priced = [(model.name, price_of(model)) for model in known if model is not None]
+    found = [Candidate(name=name, price=price) for name, price in priced if price is not None]
+    return found if len(found) == len(known) else []

@@ -6,8 +6,6 @@ a profile stays small however long the log is; what is forgotten is only detail,
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 STEPS_KEPT = 40
@@ -244,12 +242,10 @@ class RunProfile(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Applied(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """One change in force for an agent; of a text that was handed over, the call whose result it was."""
+    """One change in force for an agent."""
 
     agent: str
     kind: str = ""
-    arguments: dict[str, Any] = {}
-    stale: bool = False
 
 
 class Profile(msgspec.Struct, omit_defaults=True, kw_only=True):

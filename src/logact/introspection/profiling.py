@@ -137,18 +137,13 @@ def _notice(profile: Profile, state: State, entry: Entry, notice: Notice) -> Non
     applied.on_notice(profile, entry, notice)
 
 
-def _intent(profile: Profile, state: State, entry: Entry, intent: Intent) -> None:
-    actions.on_intent(profile, state, entry, intent)
-    applied.on_intent(profile, intent)
-
-
 _HANDLERS: dict[str, tuple[type, Callable[[Profile, State, Entry, Any], None]]] = {
     "Spec": (Spec, _spec),
     "Run": (Run, _run),
     "Input": (Input, _input),
     "Inference": (Inference, turns.on_inference),
     "Compaction": (Compaction, turns.on_compaction),
-    "Intent": (Intent, _intent),
+    "Intent": (Intent, actions.on_intent),
     "Vote": (Vote, actions.on_vote),
     "Commit": (Commit, actions.on_commit),
     "Abort": (Abort, actions.on_abort),

@@ -16,6 +16,7 @@ from logact.core.state import State
 from logact.entry import Abort, Entry, Expiry, Inference, Input, Intent, Notice, Output, Result, Run, Spec, Usage
 from logact.errors import LogError
 from logact.introspection.history import history
+from logact.introspection.trials import Trials
 from logact.logs.base import SharedLog
 from logact.runtime import values
 from logact.voters.conflict import ARGUMENTS, named, same_object
@@ -66,7 +67,10 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Work(msgspec.Struct, kw_only=True):
-    """One run: who did it, with which model, what it used, and the words of what it did and answered."""
+    """One run: who did it, with which model, what it used, and the words of what it did and answered.
+
+    ``troubles`` are actions that were refused or failed; ``tried``: it was done by a model on trial.
+    """
 
     run: int
     agent: str
@@ -74,6 +78,8 @@ class Work(msgspec.Struct, kw_only=True):
     model: str = ""
     turns: int = 0
     broken: int = 0
+    troubles: int = 0
+    tried: bool = False
     usage: Usage = Usage()
     output: int = 0
     ok: bool = True
@@ -93,17 +99,18 @@ class Work(msgspec.Struct, kw_only=True):
 
 
 class Spending(msgspec.Struct, kw_only=True):
-    """The runs and reads of some agents, and the tools that each is offered."""
+    """The runs and reads of some agents, the tools that each is offered, and the models that were tried."""
 
     works: dict[int, Work] = {}
     reads: list[Read] = []
     offered: dict[str, Spec] = {}
+    trials: Trials = msgspec.field(default_factory=lambda: Trials(()))
     seen: int = 0
 
 
 async def spending(log: SharedLog, agents: Collection[str]) -> Spending:
     """Everything that these agents spent, folded from the whole log."""
-    found = Spending()
+    found = Spending(trials=Trials(agents))
     waiting: dict[int, Read] = {}
 
     def observe(state: State, entry: Entry) -> None:
@@ -124,24 +131,32 @@ async def spending(log: SharedLog, agents: Collection[str]) -> Spending:
 
 def _take(found: Spending, waiting: dict[int, Read], entry: Entry, agents: Collection[str]) -> None:
     said = entry.payload
+    found.trials.take(entry)
     if isinstance(said, Intent) and changes(said):
         mine = objects_of(said)
         for read in [*found.reads, *waiting.values()]:
             if not read.fresh_until and touches(mine, read.arguments):
                 read.fresh_until = entry.position
     if isinstance(said, Run) and said.agent in agents:
-        found.works[entry.position] = Work(run=entry.position, agent=said.agent, parent=said.parent)
+        work = Work(run=entry.position, agent=said.agent, parent=said.parent)
+        work.tried = found.trials.trying(entry.position)
+        found.works[entry.position] = work
     elif isinstance(said, Spec) and said.agent in agents:
         found.offered[said.agent] = said
     elif isinstance(said, Result):
         _result(found, waiting.pop(said.intent, None), entry, said)
     elif isinstance(said, Notice) and said.code == SUMMED_UP and said.data.get("work") in found.works:
         _summed_up(found.works[said.data["work"]], said)
-    work = found.works.get(entry.run)
-    if work is None:
-        return
+    at_work = found.works.get(entry.run)
+    if at_work is not None:
+        _worked(at_work, entry, said, waiting)
+
+
+def _worked(work: Work, entry: Entry, said: object, waiting: dict[int, Read]) -> None:
+    """What an entry says of the run that it belongs to."""
     if isinstance(said, Input | Result | Abort | Expiry):
         _told(work, said)
+        work.troubles += isinstance(said, Abort | Expiry) or (isinstance(said, Result) and said.error is not None)
     work.last = entry.position
     if isinstance(said, Inference):
         _asked(work, entry, said)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from logact.entry import ToolSpec
 from logact.introspection.token_reading import WHOLE, Read, Spending, Work
+from logact.introspection.trials import Candidate
 
 Kind = Literal["share", "hide", "reads", "model", "answers", "digests", "handover", "together"]
 KINDS: tuple[Kind, ...] = ("share", "hide", "reads", "model", "answers", "digests", "handover", "together")
@@ -38,9 +39,6 @@ RARE_LINES = 3
 COVERAGE_MIN = 0.8
 """A part of a text stands for the whole only if so many of the runs would have found in it all that they used, had it
 been made from the others."""
-
-SMALL_OUTPUT = 150
-"""A model whose answers are that short (tokens, in the mean), and never broken, may be bigger than its work needs."""
 
 _WORD = re.compile(r"[A-Za-z_][\w.]{3,}")
 
@@ -76,9 +74,19 @@ class Saving(msgspec.Struct, frozen=True, kw_only=True):
     saved_pct: float | None
 
 
-def optimizations(found: Spending, agents: Collection[str], *, digests: bool = False) -> dict[str, Optimization]:
-    """For each agent what would save tokens, the same finding for the same reason. ``digests``: those, too."""
+def optimizations(
+    found: Spending,
+    agents: Collection[str],
+    *,
+    digests: bool = False,
+    models: Mapping[str, Sequence[Candidate]] | None = None,
+) -> dict[str, Optimization]:
+    """For each agent what would save tokens, the same finding for the same reason. ``digests``: those, too.
+
+    ``models`` are, by agent, its own model and those that may be tried instead, each with its price.
+    """
     from logact.introspection.token_habits import answers, handovers, returns, told_again
+    from logact.introspection.token_models import smaller
 
     works = [work for work in found.works.values() if work.turns]
     shared = _shared(found, works)
@@ -92,7 +100,7 @@ def optimizations(found: Spending, agents: Collection[str], *, digests: bool = F
                 *_repeats(found, works),
                 *habits,
                 *returns(works, agent),
-                *_models(works, agent),
+                *smaller(found, works, agent, (models or {}).get(agent, ())),
             ),
         )
         for agent in agents
@@ -228,23 +236,3 @@ def _hidden(found: Spending, works: list[Work], agent: str) -> list[Measure]:
 
 def _size(tool: ToolSpec) -> int:
     return len(tool.name + tool.description + msgspec.json.encode(tool.parameters).decode()) // CHARS_PER_TOKEN
-
-
-def _models(works: list[Work], agent: str) -> list[Measure]:
-    """A model that only ever says little, and never wrongly, where a cheaper one is at work in the same log."""
-    mine = [work for work in works if work.agent == agent and work.model]
-    others = sorted({work.model for work in works if work.model} - {work.model for work in mine})
-    turns = sum(work.turns for work in mine)
-    if len(mine) < RUNS_MIN or not others or any(work.broken or not work.ok for work in mine):
-        return []
-    said = sum(work.usage.output_tokens for work in mine) / max(1, turns)
-    if said > SMALL_OUTPUT:
-        return []
-    return [
-        Measure(
-            kind="model",
-            title=f"{mine[0].model} says {said:.0f} tokens at a time, and was never wrong; try {others[0]}",
-            data={"model": others[0], "instead": mine[0].model},
-            cites=tuple(work.run for work in mine[:20]),
-        )
-    ]

@@ -5,19 +5,20 @@ It changes what a model is shown and offered, never what may run: tools, effects
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from logact.core.state import State
-from logact.entry import Entry, Intent, Notice
-from logact.errors import LogError
-from logact.introspection.applied import APPLIED, ROLES, UNDONE
-from logact.introspection.profile import Applied
+from logact.entry import Entry, Intent, Notice, position_of
 from logact.introspection.token_reading import WHOLE, changes, objects_of, touches
 from logact.introspection.tokens import Measure
-from logact.logs.base import SharedLog
+from logact.introspection.trials import APPLIED, KEPT, SPOKESMEN, UNDONE, Trial, Trials, Verdict
+from logact.logs.base import Clause, Filter, SharedLog, where
+from logact.logs.verify import first_kept
+
+OF_TRIALS = ("Run", "Inference", "Abort", "Expiry", "Result", "Output", "Notice")
+"""The kinds of the entries that a trial is judged by."""
 
 REUSING = frozenset(("reads", "answers", "digests"))
 """Kinds of changes that are of use only to who knows what was read and answered before."""
@@ -33,6 +34,7 @@ class Tuning:
         self.agent = agent
         self.measures: dict[int, Measure] = {}
         self.stale: set[int] = set()
+        self.trials = Trials((agent,))
         self.kept_back: set[str] = set()  # tools that are of use only where digests or summaries are given
 
     @property
@@ -68,6 +70,12 @@ class Tuning:
         """Whether related tasks are kept on this agent, and done in one conversation."""
         return bool(self._of("together"))
 
+    @property
+    def trial(self) -> Trial | None:
+        """The model that is tried, or in use, instead of the agent's own."""
+        going = self.trials.going
+        return going[max(going)] if going else None
+
     def prompt(self, system: str) -> str:
         """The system prompt with what is handed over instead of being read again."""
         said = [_handed(one) for at, one in self.measures.items() if one.kind == "share" and at not in self.stale]
@@ -83,18 +91,27 @@ class Tuning:
         data = msgspec.to_builtins(measure)
         return Notice(code=APPLIED, message=measure.title, agent=self.agent, data={"measure": data})
 
-    def undone(self, position: int, reason: str) -> Notice:
-        """The entry that takes one back."""
-        return Notice(code=UNDONE, message=reason, agent=self.agent, data={"undoes": position})
+    def undone(self, position: int, reason: str, data: dict[str, Any] | None = None) -> Notice:
+        """The entry that takes one back. ``data``: the figures that say why."""
+        return Notice(code=UNDONE, message=reason, agent=self.agent, data={"undoes": position, **(data or {})})
+
+    def judged(self, trial: Trial, verdict: Verdict) -> Notice:
+        """The entry that ends a trial."""
+        if verdict.does == "undo":
+            return self.undone(trial.position, verdict.reason, verdict.data)
+        data = {"keeps": trial.position, **verdict.data}
+        return Notice(code=KEPT, message=verdict.reason, agent=self.agent, data=data)
 
     def observe(self, state: State, entry: Entry) -> None:
         """One more entry: changes in force come and go, and a change of what was handed over makes it stale."""
         if not state.verdict:
             self.take(entry)
+            self.trials.take(entry)
 
     def take(self, entry: Entry) -> None:
         """What an effective entry means for this agent."""
         said = entry.payload
+        self.trials.note(entry)
         if isinstance(said, Intent):
             if not self.measures or not changes(said):
                 return
@@ -102,7 +119,7 @@ class Tuning:
             for at, one in self.measures.items():
                 if one.kind == "share" and touches(changed, one.data.get("arguments", {})):
                     self.stale.add(at)
-        elif isinstance(said, Notice) and said.agent == self.agent and entry.author.role in ROLES:
+        elif isinstance(said, Notice) and said.agent == self.agent and entry.author.role in SPOKESMEN:
             if said.code == APPLIED:
                 measure = _read(said.data.get("measure"))
                 if measure is not None:
@@ -110,20 +127,23 @@ class Tuning:
             elif said.code == UNDONE:
                 self.measures.pop(said.data.get("undoes", 0), None)
 
-    async def recall(self, log: SharedLog, applied: Mapping[int, Applied]) -> None:
-        """Take up what is in force by the count of a whole log. A change whose entry was trimmed away is none."""
-        for at, one in applied.items():
-            if one.agent != self.agent or at in self.measures:
-                continue
-            try:
-                self.take(await log.get(at))
-            except LogError:
-                continue
-            if one.stale:
-                self.stale.add(at)
+    async def load(self, log: SharedLog, upto: int) -> None:
+        """Take up what stands in the log up to a position, where reading begins after it."""
+        kept = position_of(await first_kept(log))
+        notices = where(kinds=["Notice"], agents=[self.agent])
+        known = Tuning(self.agent)
+        async for entry in log.read(kept, upto=upto, matching=notices):
+            known.take(entry)
+        if not known.measures:
+            return
+        mine = Clause(kinds=OF_TRIALS if known.trial is not None else ("Notice",), agents=(self.agent,))
+        wanted = (mine, Clause(kinds=("Intent",))) if known._of("share") else (mine,)
+        async for entry in log.read(min(known.measures) - 1, upto=upto, matching=Filter(wanted)):
+            self.take(entry)
+            self.trials.take(entry)
 
 
-__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "UNDONE", "WHOLE", "Tuning"]
+__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "KEPT", "UNDONE", "WHOLE", "Tuning"]
 
 
 def _read(given: Any) -> Measure | None:

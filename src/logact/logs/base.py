@@ -12,7 +12,7 @@ from typing import Protocol
 
 from logact import codec
 from logact.core.views import LogEntry
-from logact.entry import Entry, NewEntry, Payload, Role, position_of, record_of
+from logact.entry import Entry, NewEntry, Payload, Role, position_of, record_before, record_of
 from logact.errors import LogTrimmed, UsageError
 from logact.logs.contract import (
     READ_RECORDS_MAX,
@@ -166,10 +166,9 @@ class SharedLog:
     async def read_records(
         self, after: int = 0, *, limit: int = READ_RECORDS_MAX, matching: Filter | None = None
     ) -> tuple[list[list[Entry]], int]:
-        """Whole records after a position, decoded: (records, position up to which everything was looked at).
+        """Whole records after the one that holds a position, decoded, and the position up to which it looked.
 
-        ``after`` is the position of the last entry already seen; what it returns as the second value may be
-        given as ``after`` next time.
+        What it returns as the second value may be given as ``after`` next time.
         """
         await self.open()
         page = await self.engine.read(record_of(after), limit, matching)
@@ -183,11 +182,15 @@ class SharedLog:
         upto: int | None = None,
         matching: Filter | None = None,
     ) -> AsyncIterator[Entry]:
-        """The entries after a position, in order, up to the present tail (or ``upto``, inclusive)."""
+        """The entries after a position, in order, up to the present tail (or ``upto``, inclusive).
+
+        ``after`` is the position of the last entry seen, also one in the midst of a batch: the rest of its batch
+        comes first. Where that batch was trimmed meanwhile nobody can say whether more was in it: LogTrimmed.
+        """
         await self.open()
         end = await self.engine.tail() if upto is None else record_of(upto)
         given = 0
-        cursor = record_of(after)
+        cursor = record_before(after)
         while cursor < end:
             page = await self.engine.read(cursor, READ_RECORDS_MAX, matching)
             for stored in page.records:
@@ -206,7 +209,7 @@ class SharedLog:
     async def follow(self, after: int = 0, *, matching: Filter | None = None) -> AsyncIterator[Entry]:
         """Like ``read``, then goes on for ever as entries come, woken by push."""
         await self.open()
-        cursor = record_of(after)
+        cursor = record_before(after)
         asked = Filter((*matching.clauses, Clause(kinds=("Seal",)))) if matching is not None else None
         while True:
             page = await self.engine.read(cursor, READ_RECORDS_MAX, asked)

@@ -13,7 +13,7 @@ import msgspec
 from logact.core import machine
 from logact.core.state import State
 from logact.core.views import LogEntry, view
-from logact.entry import Checkpoint, position_of
+from logact.entry import Checkpoint, end_of, position_of, record_of
 from logact.errors import LogTrimmed
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def folded(log: SharedLog) -> State:
             raise
         state = msgspec.json.decode(await log.get_blob(entry.payload.state.digest), type=State)
         state.keep = True
-        async for later in log.read(entry.payload.upto):
+        async for later in log.read(end_of(record_of(entry.payload.upto))):
             state = machine.apply(state, later)
     return state
 

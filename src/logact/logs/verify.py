@@ -31,7 +31,10 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What verification found. ``sound`` is True if nothing is wrong; ``cannot_see`` says what was not checked."""
+    """What verification found. ``sound`` is True if nothing is wrong; ``cannot_see`` says what was not checked.
+
+    ``ineffective`` counts entries that took no effect, and is 0 for a trimmed log, where this check cannot tell.
+    """
 
     log: str
     first: int
@@ -214,8 +217,10 @@ class _Findings:
         self._chains[head.writer] = (head.number, own_hash)
 
     def _checkpoint(self, position: int, checkpoint: Checkpoint) -> None:
+        if self.partial or checkpoint.upto != self.state.position:
+            return  # nothing to compare it with
         self.checkpoints += 1
-        if not self.partial and checkpoint.upto == self.state.position and checkpoint.chain != self.state.chain:
+        if checkpoint.chain != self.state.chain:
             self.problem(position, "a checkpoint's digest of the whole does not match what stands before it")
 
     def _witness(self, position: int) -> None:
@@ -245,6 +250,7 @@ class _Findings:
             blind.append("a tail that was cut off (give a witness file: the last entries of a log have no successor)")
         if self.first > position_of(1):
             blind.append(f"what stood before position {self.first} (trimmed)")
+            blind.append("which entries took no effect, and whether checkpoints fit: it depends on what was trimmed")
         return Report(
             log=self.log,
             first=self.first,
@@ -253,7 +259,7 @@ class _Findings:
             entries=self.entries,
             chain=self.state.chain,
             problems=tuple(sorted(self.problems, key=lambda one: one.position)),
-            ineffective=self.state.ignored_count,
+            ineffective=0 if self.first > position_of(1) else self.state.ignored_count,
             erased=self.erased,
             checkpoints=self.checkpoints,
             witnessed=self.witnessed,

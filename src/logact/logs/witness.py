@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from logact.entry import NewEntry, Notice, position_of
+from logact.entry import NewEntry, Notice, end_of
 from logact.errors import LogError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog, where
 from logact.logs.signing import SigningKey, holds
@@ -92,7 +92,7 @@ class LogWitness(Witness):
         await self.log.open()
         start = max(0, await self.log.engine.tail() - LOOK_BACK_RECORDS)
         found = []
-        async for entry in self.log.read(position_of(start), matching=where(kinds=["Notice"])):
+        async for entry in self.log.read(end_of(start), matching=where(kinds=["Notice"])):
             if isinstance(entry.payload, Notice) and entry.payload.code == HEAD:
                 try:
                     found.append(msgspec.convert(entry.payload.data, Head))

@@ -28,7 +28,8 @@ class Checkpointer:
     """Writes a checkpoint after so many entries, or so many bytes of them, or so many seconds with any.
 
     Each of the three may be 0 (not by this measure); with all three 0 none is written. Bytes and time count from the
-    last checkpoint that this process has seen, or its own beginning, so entries are the measure that always holds.
+    last checkpoint that this process has seen, or its own beginning, so entries are the measure that always holds. A
+    checkpoint itself counts as nothing new.
     Made before the tail starts, it counts all that introspection asks for; made later, what comes from then on. With
     ``whole`` it reads from the beginning where the last checkpoint holds nothing that introspection counted.
     """
@@ -69,16 +70,17 @@ class Checkpointer:
             return True
         if not self.every and not self.seconds_max:
             return False
-        new = sum(state.counts.values()) - self._since(state)
+        new = _told(state) - self._since(state)
         if self.every and new >= self.every:
             return True
-        return bool(self.seconds_max) and new > 1 and self._left_s() <= 0
+        return bool(self.seconds_max) and new > 0 and self._left_s() <= 0
 
     def _left_s(self) -> float:
         return self._began + self.seconds_max - self.host.env.monotonic()
 
     def _since(self, state: State) -> int:
-        return max(self._last, state.counted_at_checkpoint)
+        # the fold counted every entry before its last checkpoint, the checkpoints before that one included
+        return max(self._last, state.counted_at_checkpoint - max(0, state.counts.get("Checkpoint", 0) - 1))
 
     async def run(self) -> None:
         """Write checkpoints until cancelled."""
@@ -113,11 +115,16 @@ class Checkpointer:
             voters=memories,
             profile=profile,
         )
-        self._last = sum(state.counts.values())
+        self._last = _told(state)
         self._bytes, self._began = self.host.tail.bytes_applied, self.host.env.monotonic()
         done = await self.host.append([self.host.entry(payload, "checkpointer", self.name)], blobs=blobs)
         self.written += 1
         return done.position
+
+
+def _told(state: State) -> int:
+    """How many entries took effect that say something new: a checkpoint does not, or it would cause the next."""
+    return sum(state.counts.values()) - state.counts.get("Checkpoint", 0)
 
 
 async def bookmark(log: SharedLog, *, agent: str = "", voters: Sequence[Voter] = (), after: int = AFTER) -> int:

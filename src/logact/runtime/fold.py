@@ -31,6 +31,7 @@ from logact.entry import (
 )
 from logact.errors import LogCorrupt, LogError, LogTrimmed
 from logact.logs.base import READ_RECORDS_MAX, SharedLog
+from logact.logs.verify import first_kept
 
 if TYPE_CHECKING:
     from logact.runtime.tail import Tail
@@ -188,7 +189,8 @@ class Fold:
                 if self.record == 0 and self.state.position == 0:
                     raise LogTrimmed(
                         "The log's beginning was trimmed and its checkpoint cannot be read",
-                        received=str(error),
+                        received=f"a log that begins at position {position_of(await first_kept(self.log) + 1)}",
+                        expected="a checkpoint that can be read after that",
                         todo="run `logact log verify`",
                     ) from error
                 raise

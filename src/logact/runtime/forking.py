@@ -25,11 +25,13 @@ from logact.entry import (
     Payload,
     Recovery,
     Role,
+    position_of,
     record_of,
 )
 from logact.errors import LogCorrupt, LogTrimmed, UsageError
 from logact.logs.base import READ_RECORDS_MAX, Draft, SharedLog
 from logact.logs.copying import blobs_of
+from logact.logs.verify import first_kept
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +90,10 @@ async def _checked(source: SharedLog, position: int, target: SharedLog) -> int:
         await source.engine.read(0, 1)
     except LogTrimmed as error:
         raise UsageError(
-            "The beginning of the log was trimmed", received=str(error), todo="fork from the archive that holds it"
+            "A log whose beginning was trimmed cannot be forked",
+            received=f"a log that begins at position {position_of(await first_kept(source) + 1)}",
+            expected="one that is whole: a fork copies all that came before its point",
+            todo="fork the archive that the trim made; it has the same positions",
         ) from error
     return last
 

@@ -44,12 +44,18 @@ class Slot:
         self.part = part
         self.child: processes.Child | None = None
         self.due: float | None = 0.0
+        self.not_before = 0.0  # until then it waits after its last end, whoever asks for it
         self.began = self.pulsed = self.moved = 0.0
         self.heard = False  # whether the present process has said that it lives
         self.position = 0
         self.lives = 0
         self.ends_ms: list[int] = []
         self.rests: tuple[int, int] | None = None  # the exit code of a whole agent that rests, and the news then
+
+    def rest_until(self, end: float) -> None:
+        """Its next life is due then, or later if it waits for longer already."""
+        self.not_before = max(self.not_before, end)
+        self.due = self.not_before
 
     def hung(self, now: float, read_at: float, read: int, *, hang_s: float, stood_still: bool) -> str:
         """Why the present process counts as hung ("" if it does not).

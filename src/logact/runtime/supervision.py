@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
+from logact.core import supervising
 from logact.core.state import State
-from logact.entry import Claim, Control, Heartbeat, Notice, Payload, position_of, record_of
+from logact.entry import Claim, Control, Heartbeat, Notice, Payload, end_of, record_of
 from logact.env import ProcessIdentity
 from logact.errors import AgentBusy, ChainConflict, ConditionFailed, LogError, LogSealed
 from logact.logs.base import SharedLog, where
@@ -26,6 +27,7 @@ LOOK_BACK_RECORDS = 5000
 """How far back notices of earlier supervisors are looked for."""
 
 UNSAID_MAX = 500
+DELAY_S_MAX = 86_400.0
 CLOSE_S = 5.0
 
 
@@ -192,10 +194,14 @@ class Chronicle:
         except LogError:
             pass
 
-    async def earlier_ends(self) -> list[int]:
-        """When parts ended by themselves under earlier supervisors, by wall clock."""
+    async def earlier_ends(self) -> list[supervising.End]:
+        """The ends of parts by themselves under earlier supervisors, in order."""
         ended = [one.data for one in await self._notices("part_ended") if one.data.get("counts")]
-        return sorted({int(data["at_ms"]) for data in ended if isinstance(data.get("at_ms"), int)})
+        return sorted(
+            supervising.End(data["at_ms"], str(data.get("part")), _ms(data.get("again_s")))
+            for data in ended
+            if isinstance(data.get("at_ms"), int)
+        )
 
     async def orphans(self) -> list[ProcessIdentity]:
         """Processes that an earlier supervisor of this agent started, and that still live on this machine."""
@@ -214,9 +220,14 @@ class Chronicle:
 
     async def _notices(self, code: str) -> list[Notice]:
         start = max(await first_kept(self.log), record_of(self.state.position) - LOOK_BACK_RECORDS, 0)
-        entries = self.log.read(position_of(start), matching=where(kinds=["Notice"], agents=[self.agent]))
+        entries = self.log.read(end_of(start), matching=where(kinds=["Notice"], agents=[self.agent]))
         return [
             one.payload
             async for one in entries
             if isinstance(one.payload, Notice) and one.payload.code == code and one.author.role == "supervisor"
         ]
+
+
+def _ms(seconds: object) -> int:
+    """Seconds as a notice holds them, in milliseconds (0 where there is no sensible number)."""
+    return int(seconds * 1000) if isinstance(seconds, int | float) and 0 < seconds < DELAY_S_MAX else 0

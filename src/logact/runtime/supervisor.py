@@ -78,7 +78,7 @@ class Supervisor:
         await self.chronicle.open(takeover=takeover, grace_s=self.settings.stop_s + 2)
         self.tell("supervising", {"parts": list(self.slots), "strategy": self.settings.strategy})
         await self._end_orphans()
-        self._ends_ms = await self.chronicle.earlier_ends()
+        self._recall(await self.chronicle.earlier_ends())
         processes.adopt_orphans(self.whole_process)
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(work) for work in (self._follow(), self.chronicle.write(), self._heed(leave))]
@@ -212,6 +212,21 @@ class Supervisor:
 
     # --- ends ------------------------------
 
+    def _recall(self, ends: Sequence[supervising.End]) -> None:
+        """Go on where earlier supervisors stopped: the ends that count, and what is left of the delays after them."""
+        now, now_ms = self.env.monotonic(), self.env.wall_ms()
+        self._ends_ms = sorted({end.at_ms for end in ends})
+        for end in ends:
+            slot, left_s = self.slots.get(end.part), supervising.left_s(end, now_ms)
+            if slot is None:
+                continue  # there is no such part any more
+            slot.ends_ms.append(end.at_ms)
+            for name in supervising.affected(self.settings.strategy, list(self.slots), end.part):
+                self.slots[name].rest_until(now + left_s)
+        for slot in self.slots.values():
+            if slot.not_before > now:
+                self.tell("waits", {"part": slot.part.name, "again_s": round(slot.not_before - now, 2)})
+
     async def _reap(self) -> None:
         for slot in self.slots.values():
             child = slot.child
@@ -248,7 +263,7 @@ class Supervisor:
         wait_s = supervising.delay_s(
             len(slot.ends_ms), base_s=settings.backoff_s, max_s=settings.backoff_max_s, random=self.env.random()
         )
-        facts = {**(facts or {"part": slot.part.name}), "again_s": round(wait_s, 2), "of": len(self._ends_ms)}
+        facts = {**(facts or {"part": slot.part.name}), "again_s": round(wait_s, 3), "of": len(self._ends_ms)}
         self.tell("ended", {**facts, "restarts": settings.restarts, "within_s": settings.within_s})
         self.chronicle.say(self.chronicle.ended(facts, counts=True))
         if supervising.gives_up(self._ends_ms, now_ms, restarts=settings.restarts, within_s=settings.within_s):
@@ -260,9 +275,9 @@ class Supervisor:
         if others:
             self.tell("takes_along", {"part": slot.part.name, "others": [one.part.name for one in others]})
             await self._stop(others)
-        due = self.env.monotonic() + wait_s
+        end = self.env.monotonic() + wait_s
         for name in names:
-            self.slots[name].due = due
+            self.slots[name].rest_until(end)
 
     def _give_up(self, what: str, why: str) -> SupervisionFailed:
         """Escalate: a finding, where configured a pause of the agent, and the error that ends this supervisor."""
@@ -317,7 +332,7 @@ class Supervisor:
             self._held = ""
             self.tell("resumed", {})
             for slot in self.slots.values():
-                slot.due = 0.0
+                slot.due = slot.not_before
 
     async def _stop(self, slots: Sequence[Slot]) -> None:
         """End parts: asked first, in the opposite order of their start; killed when the time is over."""

@@ -14,7 +14,7 @@ import msgspec
 
 from logact import env as environment
 from logact.core.state import State
-from logact.entry import BlobRef, Checkpoint, position_of, record_of
+from logact.entry import BlobRef, Checkpoint, end_of, position_of, record_of
 from logact.errors import AccessRefused, LogCorrupt, LogError, LogTrimmed, ReadFailed
 from logact.logs.base import FOLLOW_WAIT_S, SharedLog, where
 from logact.logs.cancelling import cancellable
@@ -46,6 +46,7 @@ class Tail:
         self.from_checkpoint = from_checkpoint and not keep
         self.shared = shared and not keep
         self.checkpoint: Checkpoint | None = None
+        self.joined = False  # it began where others were
         self._fold = Fold(log, keep=keep)
         self.failed: Exception | None = None  # what an observer of this tail raised
         self.onlookers: list[Onlooker] = []
@@ -77,6 +78,11 @@ class Tail:
     def problem(self) -> LogError | None:
         """Why the log cannot be read now; None if it can."""
         return self._fold.problem
+
+    @property
+    def whole(self) -> bool:
+        """Whether this tail's observers are shown the log from its beginning."""
+        return self.checkpoint is None and not self.joined
 
     def observe(self, observer: Observer, kinds: Iterable[str] = (), *, about: str = "") -> None:
         """Call ``observer(state, entry)`` after each entry that is applied (of these kinds, if any are named; but for
@@ -150,6 +156,7 @@ class Tail:
                 await restorer(None)
             return False
         self._move_to(fold)
+        self.joined = True
         return True
 
     async def _share(self) -> None:
@@ -183,7 +190,7 @@ class Tail:
         if not last or await self._load_from(last):
             return
         earlier: list[int] = []
-        kept = position_of(await first_kept(self.log))
+        kept = end_of(await first_kept(self.log))
         before = self.log.read(kept, upto=position_of(last) - 1, matching=where(kinds=["Checkpoint"]))
         earlier += [record_of(entry.position) async for entry in before]
         for record in sorted(set(earlier), reverse=True)[:CHECKPOINTS_TRIED_MAX]:

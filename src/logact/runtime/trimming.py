@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from logact.core.state import State
-from logact.entry import Checkpoint, Entry, Trim, position_of, record_of
+from logact.entry import Checkpoint, Entry, Trim, end_of, position_of, record_of
 from logact.errors import LogActError, LogCorrupt, UsageError
 from logact.logs.base import SharedLog, where
 from logact.logs.url import open_log
@@ -72,7 +72,7 @@ async def _usable(log: SharedLog, first: int) -> list[tuple[Checkpoint, State]]:
     """The checkpoints whose state can be read and fits, oldest first; the last few are enough."""
     entries: list[Entry] = [
         entry
-        async for entry in log.read(position_of(first - 1), matching=where(kinds=["Checkpoint"]))
+        async for entry in log.read(end_of(first - 1), matching=where(kinds=["Checkpoint"]))
         if entry.author.role == "checkpointer"
     ]
     found: list[tuple[Checkpoint, State]] = []

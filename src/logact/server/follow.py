@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from logact import codec
-from logact.entry import Entry, position_of, record_of
+from logact.entry import Entry, position_of, record_before, record_of
 from logact.errors import LogActError
 from logact.logs.base import Filter, SharedLog, StoredRecord
 from logact.logs.wire import WireRecord, encoded, told
@@ -36,8 +36,7 @@ async def stream(
     valid: Callable[[], bool],
 ) -> AsyncGenerator[bytes, None]:
     """The events after a position, then (``live``) those that come, until the server closes or ``valid`` says no."""
-    # an entry's own record is read again, since more of its entries may follow
-    cursor = max(record_of(after) - 1, 0) if form == "entries" and after else record_of(after)
+    cursor = record_before(after) if form == "entries" else record_of(after)
     yield b"retry: 1000\n\n"
     while not closing.is_set():
         if not valid():

@@ -144,6 +144,14 @@ class Guard:
                 received=f"{tag.role} {tag.name[:60]!r}",
                 expected=", ".join(names),
             )
+        mine = {token.name, *token.agents}
+        if isinstance(entry.payload, Mail) and entry.payload.sender not in mine:
+            raise NotPermitted(
+                "The mail's sender is not the token's",
+                received=f"mail of {entry.payload.sender[:60]!r}",
+                expected=" or ".join(sorted(mine)),
+                todo="name each agent that the token speaks for: `logact token create --agent NAME ...`",
+            )
         why = rights.problem(tag.role, tag.name, entry.payload)
         if why:
             raise NotPermitted(why[0].upper() + why[1:])
@@ -169,8 +177,6 @@ class Guard:
                 named.add(await self._owner(position, entries))
         if isinstance(payload, Erased) and not payload.target:
             named.add("")
-        if isinstance(payload, Mail) and payload.sender != token.name:
-            named.add(payload.sender)
         outside = sorted(named - set(token.agents))
         if outside:
             raise NotPermitted(

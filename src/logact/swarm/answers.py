@@ -20,31 +20,28 @@ ANSWERED, SHARED = "inference_answered", "inference_shared"
 KNOWN_MAX = 5000
 
 
-class SharingModel:
-    """Stands before an agent's model. It writes nothing itself: its notices ride with the agent's next record."""
+class SharedAnswers:
+    """What was answered before, for one agent. Its notices ride with the agent's next record."""
 
-    def __init__(self, agent: LogActAgent, model: Model) -> None:
+    def __init__(self, agent: LogActAgent) -> None:
         self.agent = agent
-        self.name = model.name
-        self._inner = model
         self.served = 0
         self._known: dict[str, int] = {}
         self._asked: tuple[str, tuple[str, tuple[tuple[str, str], ...]]] | None = None
 
-    @property
-    def inner(self) -> Model:
-        """The model behind it: the agent's, as it is now."""
-        return self.agent.model or self._inner
+    def before(self, model: Model) -> Model:
+        """A model that is spared what was answered before."""
+        return _Spared(self, model)
 
-    async def answer(self, request: ModelRequest) -> ModelAnswer:
+    async def answer(self, model: Model, request: ModelRequest) -> ModelAnswer:
         """The recorded answer to this very request, at no cost; else the model's. Raises what the model raises."""
         if not self.agent.tuning.shares_answers:
-            return await self.inner.answer(request)
-        key = codec.digest(msgspec.json.encode((self.inner.name, _plain(request))))
+            return await model.answer(request)
+        key = codec.digest(msgspec.json.encode((model.name, _plain(request))))
         there = await self._recorded(key)
         if there is not None:
             return there
-        answer = await self.inner.answer(request)
+        answer = await model.answer(request)
         if isinstance(answer, ModelAnswer) and not any(call.broken for call in answer.calls):
             self._asked = key, _said(answer.text, answer.calls)
         return answer
@@ -87,6 +84,19 @@ class SharingModel:
             parts.host.riding.append(parts.host.entry(notice, "driver", self.agent.agent_id, run=run))
 
 
+class _Spared:
+    """Stands before a model."""
+
+    def __init__(self, shared: SharedAnswers, model: Model) -> None:
+        self.name = model.name
+        self._shared = shared
+        self._model = model
+
+    async def answer(self, request: ModelRequest) -> ModelAnswer:
+        """The recorded answer, or the model's."""
+        return await self._shared.answer(self._model, request)
+
+
 def _plain(request: ModelRequest) -> ModelRequest:
     """The request without what differs between two of the same: pictures are compared by their digests."""
     messages = tuple(
@@ -105,5 +115,6 @@ def _said(text: str, calls: tuple[Call, ...]) -> tuple[str, tuple[tuple[str, str
 def equip(agent: LogActAgent) -> None:
     """Let an agent's model be spared what was answered before, once that is switched on for it."""
     if agent.model is not None and agent.asks is None:
-        agent.asks = model = SharingModel(agent, agent.model)
-        agent.observe(model.observe, ("Notice", "Inference"))
+        shared = SharedAnswers(agent)
+        agent.asks = shared.before
+        agent.observe(shared.observe, ("Notice", "Inference"))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import msgspec
 
+from logact import codec
 from logact.core.claiming import TASKS_MAX
 from logact.core.state import RunState, State
 from logact.entry import Checkpoint, Entry, Notice
@@ -31,25 +32,51 @@ SPOKESMEN = ("client", "driver")
 """The roles whose word about a plan counts."""
 
 
-def as_plan(given: Iterable[SubTask | str]) -> tuple[SubTask, ...]:
-    """A plan from tasks and plain texts. SpecError if two have one name, or one waits for what never comes."""
+NAME_CHARS_MAX = 200
+"""The name of a task stands in one line."""
+
+PLAN_BYTES_MAX = codec.PAYLOAD_BYTES_MAX - 4096
+"""The tasks that are written down together are one entry."""
+
+
+def as_plan(given: Iterable[SubTask | str], known: Collection[str] = ()) -> tuple[SubTask, ...]:
+    """A plan from tasks and plain texts, beside tasks that are ``known``.
+
+    SpecError if two have one name, one waits for what never comes, or there is more than a plan can hold.
+    """
     tasks = tuple(
         one if isinstance(one, SubTask) else SubTask(name=f"{place:03}", text=one)
         for place, one in enumerate(given, start=1)
     )
-    if len(tasks) > TASKS_MAX:
-        raise SpecError("The plan has too many tasks", received=str(len(tasks)), expected=f"at most {TASKS_MAX}")
+    many = len(tasks) + len(known)
+    if many > TASKS_MAX:
+        raise SpecError("The plan has too many tasks", received=str(many), expected=f"at most {TASKS_MAX}")
     names = Counter(task.name for task in tasks)
-    twice = sorted(name for name, often in names.items() if often > 1)
+    wrong = [name for name in names if not 0 < len(name) <= NAME_CHARS_MAX or not name.isprintable()]
+    if wrong:
+        raise SpecError(
+            "A task has a name that cannot be used",
+            received=repr(wrong[0][:80]),
+            expected=f"1 to {NAME_CHARS_MAX} characters in one line",
+        )
+    twice = sorted(name for name, often in names.items() if often > 1 or name in known)
     if twice:
         raise SpecError("Two tasks of a plan have one name", received=", ".join(twice))
-    missing = sorted({name for task in tasks for name in task.after if name not in names})
+    missing = sorted({name for task in tasks for name in task.after if name not in names and name not in known})
     if missing:
         raise SpecError("A task waits for one that is not in the plan", received=", ".join(missing))
     try:
         TopologicalSorter({task.name: task.after for task in tasks}).prepare()
     except CycleError as error:
         raise SpecError("Tasks of the plan wait for each other", received=", ".join(error.args[1])) from error
+    size = len(msgspec.json.encode(tasks))
+    if size > PLAN_BYTES_MAX:
+        raise SpecError(
+            "The plan's texts are too long",
+            received=f"{size} bytes",
+            expected=f"at most {PLAN_BYTES_MAX}",
+            todo="put what is long into files, and name them in the tasks",
+        )
     return tasks
 
 
@@ -125,12 +152,27 @@ class Board:
         if not isinstance(notice, Notice) or entry.author.role not in SPOKESMEN:
             return
         if notice.code in (PLAN, TASKS):
-            for task in _tasks(notice.data):
-                self.tasks.setdefault(task.name, task)
+            for task in self.fresh(_tasks(notice.data)):
+                self.tasks[task.name] = task
         elif (short := handed(entry)) is not None:
             self.summaries[short[0]] = short[1]
         elif notice.code == FAILED:
             self.failures.setdefault(str(notice.data.get("task")), []).append(notice.message)
+
+    def fresh(self, given: Iterable[SubTask | str]) -> tuple[SubTask, ...]:
+        """Further tasks, but for those of names that are taken; none if they would spoil the plan.
+
+        Whoever reads the log comes to the same, so a notice that says nothing sensible adds nothing anywhere.
+        """
+        try:
+            return self.further(given)
+        except SpecError:
+            return ()
+
+    def further(self, given: Iterable[SubTask | str]) -> tuple[SubTask, ...]:
+        """Further tasks, but for those of names that are taken. SpecError if they would spoil the plan."""
+        new = [one for one in given if isinstance(one, str) or one.name not in self.tasks]
+        return as_plan(new, self.tasks)
 
     def ready(self, run: RunState, roles: frozenset[str], attempts_max: int) -> list[SubTask]:
         """The tasks that somebody with these roles may take now, in the plan's order."""

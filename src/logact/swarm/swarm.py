@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
@@ -26,7 +25,7 @@ from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.host import Host
 from logact.runtime.tail import Tail
-from logact.swarm import answers, digests
+from logact.swarm import answers, digests, planning
 from logact.swarm.claims import LEASE_S
 from logact.swarm.plan import PLAN, Board, as_plan, notice_of
 from logact.swarm.sharing import equip
@@ -40,11 +39,6 @@ ATTEMPTS_MAX = 3
 UNSHARED = frozenset({"read_mail", "look_around", WHOLE})
 """What these read is the log, which always changes, or what was asked for whole."""
 JOIN_LOOK_S = 1.0
-
-PLANNER_SYSTEM = """\
-You split a task into sub-tasks that several agents can do at the same time. Give each a short unique name and a text
-that can be understood on its own. Name under "after" the tasks whose results it needs. Use as few tasks as sensible.
-"""
 
 Planner = Callable[[str], Iterable[SubTask | str] | Awaitable[Iterable[SubTask | str]]]
 Join = Callable[[str, dict[str, Answer]], str | Awaitable[str]]
@@ -151,7 +145,9 @@ class Swarm:
             await host.tail.start()
             if key in host.state.keys:
                 return host.state.keys[key]
-            tasks = as_plan(plan if plan is not None else await self._planned(task))
+            tasks = as_plan(plan if plan is not None else await self._planned(host, key, task))
+            if key in host.state.keys:
+                return host.state.keys[key]
             if not tasks:
                 raise SpecError("The plan has no tasks", received=task)
             entries = [
@@ -189,8 +185,12 @@ class Swarm:
                     if plan.status == "finished":
                         return await self._result(run, plan, board)
                     if board.complete(plan):
-                        await self._join(run, plan, board)
-                    elif stuck := board.stuck(plan, self.attempts_max):
+                        if await self._join(run, plan, board):
+                            await host.tail.catch_up()
+                        else:  # asked again at once, it would be kept from its work
+                            await host.tail.until(lambda state: self._over(state, run), JOIN_LOOK_S)
+                        continue
+                    if stuck := board.stuck(plan, self.attempts_max):
                         raise LimitReached(
                             f"Tasks failed {self.attempts_max} times each",
                             received="; ".join(f"{name}: {board.failures[name][-1]}" for name in stuck),
@@ -244,39 +244,49 @@ class Swarm:
             handover=agent.model if self.handover is True else self.handover or None,
         )
 
-    async def _planned(self, task: str) -> Iterable[SubTask | str]:
+    async def _planned(self, host: Host, key: str, task: str) -> Iterable[SubTask | str]:
         if self.planner is None:
             raise UsageError("Nobody splits the task", todo="pass plan=[...], or give the swarm a planner")
         if not isinstance(self.planner, str | Model):
             found = self.planner(task)
             return await found if inspect.isawaitable(found) else found
-        planner = LogActAgent(
-            f"{self.name}-planner",
-            self.log,
-            model=self.planner,
-            system=PLANNER_SYSTEM,
-            answer_type=list[SubTask],
-        )
-        planned: list[SubTask] = (await planner.run(task, new=True)).value or []
-        return planned
+        roles = {role for played in self.roles.values() for role in played}
+        async with running(host.tail.follow()):
+            while key not in host.state.keys:
+                try:
+                    return await planning.ask(self.log, self.name, self.planner, task, roles)
+                except AgentBusy:  # another process has its planner at it
+                    await host.tail.until(lambda state: key in state.keys, JOIN_LOOK_S)
+        return ()
 
-    async def _join(self, run: int, plan: RunState, board: Board) -> None:
-        answers = await self._answers(plan, board)
-        text: Any = "\n\n".join(f"{name}: {one.text}" for name, one in answers.items())
-        if self.join_with is not None:
-            text = self.join_with(plan.title, answers)
-            text = await text if inspect.isawaitable(text) else text
+    async def _join(self, run: int, plan: RunState, board: Board) -> bool:
+        """Write the answer of the whole. False if another process is at it."""
         spokesman = LogActAgent(self.name, self.log, self.voters)
+        key = f"swarm-join:{run}"
         try:
-            async with spokesman:
-                action = Action(tool="answer", arguments={"text": str(text)}, effect="read")
-                proposed = await spokesman.propose_action(action, run=run, key=f"swarm-join:{run}")
+            async with spokesman._playing() as parts:
+                if self._over(parts.host.state, run):
+                    return True
+                if key in parts.host.state.keys:  # by an earlier life; a join need not say the same twice
+                    proposed = await spokesman.look(parts.host.state.keys[key])
+                else:
+                    text = await self._joined_text(plan, board)
+                    action = Action(tool="answer", arguments={"text": text}, effect="read")
+                    proposed = await spokesman.propose_action(action, run=run, key=key)
                 checked = await spokesman.validate_action(proposed)
                 if not checked.approved:
                     raise RunStopped("The joined answer was refused", received=checked.reason, todo=checked.hint)
                 await spokesman.execute_action(proposed)
         except AgentBusy:
-            pass  # another process writes it
+            return False
+        return True
+
+    async def _joined_text(self, plan: RunState, board: Board) -> str:
+        answers = await self._answers(plan, board)
+        if self.join_with is None:
+            return "\n\n".join(f"{name}: {one.text}" for name, one in answers.items())
+        text = self.join_with(plan.title, answers)
+        return str(await text if inspect.isawaitable(text) else text)
 
     async def _answers(self, plan: RunState, board: Board) -> dict[str, Answer]:
         found = {}
@@ -298,5 +308,8 @@ class Swarm:
         return SwarmResult(run=run, text=said.text, ok=said.ok, position=entry.position, results=answers)
 
     def _moved(self, state: State, run: int, board: Board) -> bool:
+        return self._over(state, run) or board.complete(state.runs[run])
+
+    def _over(self, state: State, run: int) -> bool:
         plan = state.runs.get(run)
-        return plan is None or plan.status != "running" or board.complete(plan)
+        return plan is None or plan.status != "running"

@@ -146,9 +146,12 @@ class Worker:
     async def _do(self, parts: Parts, claims: Claims, task: SubTask) -> None:
         try:
             async with running(self._renew(claims, task)):
-                answer, why = await self._tried(parts, task)
-                if answer is None and await self._settled(parts, claims, task):
-                    return  # it went on as soon as somebody said what had happened: the run goes on, too
+                if claims.unsettled(self.name) and self._begun(parts, task) is None:
+                    answer, why = None, "an earlier life of its worker ended, and what it began was not settled"
+                else:
+                    answer, why = await self._tried(parts, task)
+                if answer is None and await self._settled(parts, claims, task) and self._begun(parts, task):
+                    return  # somebody said what had happened, and the work goes on; one that is over has failed
         except _Lost:
             return  # somebody else has the task now, and what was begun here was stopped
         except (RunStopped, LogError, Fenced, ReadOnlyIncarnation) as error:
@@ -167,7 +170,7 @@ class Worker:
                 one if isinstance(one, SubTask) else SubTask(name=f"{task.name}.{place}", text=one)
                 for place, one in enumerate(more, start=1)
             ]
-            notice = notice_of(TASKS, tasks, self.run, f"{len(tasks)} tasks follow {task.name}")
+            notice = notice_of(TASKS, self.board.further(tasks), self.run, f"{len(tasks)} tasks follow {task.name}")
             before.append(parts.host.entry(notice, "driver", self.name, run=self.run))
         if await claims.complete(task.name, self.name, answer.position, before=before):
             self.completed += 1
@@ -224,24 +227,32 @@ class Worker:
 
     async def _answered(self, parts: Parts, task: SubTask) -> Answer:
         """The agent's answer to a task: an earlier life's, if it gave one, or a run that goes on, or a new one."""
-        runs = parts.host.state.runs
-        done = runs[self.run].done.values()
-        mine = [one for one in runs.values() if (one.agent, one.parent) == (self.name, self.run)]
-        for run in mine:
-            if run.status == "stopped" or (run.status == "finished" and (run.output in done or not run.ok)):
-                continue
-            if self._task_of(run) != task.name:
-                continue
-            if run.status == "running":
-                return await self.agent.run(run.title, parent=self.run)
+        run = self._begun(parts, task)
+        if run is not None and run.status == "running":
+            return await self.agent.run(run.title, parent=self.run)
+        if run is not None:
             output = (await parts.host.log.get(run.output)).payload
             if isinstance(output, Output):
                 return Answer(run=run.id, text=output.text, value=output.value, ok=True, position=run.output)
         text = await self._text(parts, task)
-        before = [run for run in mine if self._goes_on_with(run, task)] if self.together else []
+        before = [run for run in self._works(parts) if self._goes_on_with(run, task)] if self.together else []
         if before:
             return await self.agent.send(text + self._changed(before[-1]), before[-1].id)
         return await self.agent.run(text, parent=self.run, new=True)
+
+    def _works(self, parts: Parts) -> list[RunState]:
+        """This agent's runs for the plan."""
+        return [one for one in parts.host.state.runs.values() if (one.agent, one.parent) == (self.name, self.run)]
+
+    def _begun(self, parts: Parts, task: SubTask) -> RunState | None:
+        """The run for a task that is under way, or whose answer completed nothing yet."""
+        plan = self._plan
+        done = plan.done.values() if plan is not None else ()
+        for run in self._works(parts):
+            over = run.status == "stopped" or (run.status == "finished" and (run.output in done or not run.ok))
+            if not over and self._task_of(run) == task.name:
+                return run
+        return None
 
     def _task_of(self, run: RunState) -> str:
         """The task that a run is at: what it was told last, if it is a conversation about several."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from logact.testing.systems import Simulation
 
 AGENT = "ops"
-WITHIN_S, BACKOFF_S, STOP_S, HANG_S = 30.0, 0.5, 3.0, 5.0
+WITHIN_S, BACKOFF_S, BACKOFF_S_MAX, STOP_S, HANG_S = 30.0, 0.5, 4.0, 3.0, 5.0
 AGAIN_S = 1.0
 """When a supervisor that ended begins its next life."""
 
@@ -49,6 +49,7 @@ class Running:
         self.process, self.parent, self.mark = process, parent, mark
         self.leave = Leave(STOP_S)
         self.code: int | None = None
+        self.over_at = 0.0  # when it ended
         self.pipe = b""
         self.words = ""
         self.waiting: list[asyncio.Future[None]] = []
@@ -141,6 +142,7 @@ class Machine:
             other = world.live.get(name)
             require("one_life_of_each_part", other is None, f"{name} is started while a life of it goes on")
             self._limited(parent, name)
+            self._rested(parent, name)
         except InvariantViolated as error:
             world.fail(error)
             raise ProcessDied from error
@@ -155,6 +157,7 @@ class Machine:
 
     def _ended(self, running: Running, code: int) -> None:
         if running.code is None and not self.sim.world.over:
+            running.over_at = running.over_at or self.sim.world.loop.time()
             self.sim.world.later(self.sim.world.delays.delay(0.0, 0.004), self._known, running, code)
 
     @staticmethod
@@ -212,7 +215,7 @@ class Machine:
                 restarts=plan.restarts,
                 within_s=WITHIN_S,
                 backoff_s=BACKOFF_S,
-                backoff_max_s=4.0,
+                backoff_max_s=BACKOFF_S_MAX,
                 stop_s=STOP_S,
                 hang_s=HANG_S,
             )
@@ -289,6 +292,7 @@ class Machine:
         if payload.code == "part_ended" and payload.data.get("counts"):
             self.counted.append(payload)
             self.ends.setdefault(author, []).append(payload)
+            self._backs_off(author, payload)
 
     def _limited(self, parent: Process, name: str) -> None:
         """A supervisor that counted too many ends in its time, or found them in the log, starts nothing more."""
@@ -305,6 +309,41 @@ class Machine:
                 len(recent) <= self.sim.plan.restarts,
                 f"{name} is started after {len(recent)} ends within {WITHIN_S:g} s",
             )
+
+    def _backs_off(self, author: str, end: Notice) -> None:
+        """The delay after an end doubles with each recent end of that part, as far as the supervisor knows."""
+        if "again_s" not in end.data:
+            return  # it is not tried again
+        part, last_ms = end.data["part"], int(end.data["at_ms"])
+        known = {int(one.data["at_ms"]) for one in self._ends_of(author) if one.data["part"] == part}
+        times = sum(last_ms - at_ms <= WITHIN_S * 1000 for at_ms in known)
+        least_s = min(BACKOFF_S_MAX, BACKOFF_S * 2 ** (times - 1)) / 2
+        again_s = float(end.data["again_s"])
+        require("backoff_is_kept", again_s >= least_s - 0.001, f"end {times} of {part}, and it waits {again_s:g} s")
+
+    def _rested(self, parent: Process, name: str) -> None:
+        """A supervisor starts no part before the delay is over after an end that it counted, or found in the log."""
+        births, now = self.sim.checker.state.incarnations, self.sim.world.loop.time()
+        if self.sim.world.fired["clock_jump"]:
+            return  # what is left of a delay that an earlier supervisor planned is told by a wall clock
+        mine = (key for key, life in births.items() if life.birth is not None and life.birth.pid == parent.pid)
+        for end in (one for key in mine for one in self._ends_of(key)):
+            ended = self.table.get(int(end.data.get("pid", 0)))
+            if ended is None or "again_s" not in end.data or name not in self._taken_along(end):
+                continue
+            early_s = ended.over_at + float(end.data["again_s"]) - now
+            require(
+                "backoff_is_kept", early_s <= 0.005, f"{name} is started {early_s:.2f} s before its delay is over"
+            )
+
+    def _ends_of(self, author: str) -> list[Notice]:
+        """The ends that a supervisor counted, or found in the log, in order."""
+        return [*self.before.get(author, []), *self.ends.get(author, [])]
+
+    def _taken_along(self, end: Notice) -> Sequence[str]:
+        """The parts that wait after an end, by what the strategies mean."""
+        part = str(end.data["part"])
+        return {"one_for_all": PARTS, "rest_for_one": PARTS[PARTS.index(part) :]}.get(self.sim.plan.strategy, (part,))
 
     def look(self) -> None:
         """Nobody hangs for longer than its supervisor may take to notice."""
