@@ -60,7 +60,7 @@ class SwarmTown(Town):
         task = next((message.text for message in request.messages if message.role == "user"), "")
         if self.checker is not None and process is not None:
             try:
-                self.checker.asked(task, turn)
+                self.checker.asked(task, turn, process)
                 self._heard(request)
             except LogActError as error:
                 self.world.fail(error)
@@ -191,7 +191,7 @@ class ClaimsChecker(Checker):
             f"{effect.item} is done by {run.agent} for {part_of(run.title)}, which {held} holds by now",
         )
 
-    def asked(self, task: str, turn: int) -> None:
+    def asked(self, task: str, turn: int, process: Process | None = None) -> None:
         """The model is asked for a turn of an agent's run, which the log does not hold yet."""
         process = PROCESS.get()
         for run in self.state.runs.values():
