@@ -91,6 +91,11 @@ def test_conversations_are_what_evaluation_tools_read(tmp_path: Path) -> None:
     pydantic.TypeAdapter(list[ToolParam]).validate_python(other["tools"])
     assert other["system"] == "Be good."
     assert [one["role"] for one in other["messages"]] == ["user", "assistant"] * 3
+    one, two = (read_trajectories(json.dumps(form).encode()) for form in (found, other))
+    assert [(turn.said, turn.text, turn.calls, turn.told) for turn in one[0].turns] == [
+        (turn.said, turn.text, turn.calls, turn.told) for turn in two[0].turns
+    ]
+    assert one[0].system == two[0].system == "Be good." and one[0].left_out == two[0].left_out == 0
     shown = here("log", "export", f"{tmp_path}/ops.db", "--format", "anthropic").stdout
     assert [json.loads(line) for line in shown.splitlines()] == [other]
 
