@@ -6,18 +6,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
+from anthropic.types import MessageParam, ToolParam
 from benchmarks.introspection_plants import played
 from google.protobuf import json_format
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
-from logact import open_log
+from logact import HumanVoter, LogActAgent, RetryRecovery, ScriptedModel, open_log, tool
 from logact.entry import Inference, Intent, Vote
-from logact.errors import UsageError
+from logact.errors import UsageError, WaitingForApproval
 from logact.introspection.compare import compare
-from logact.introspection.exporting import conversations, traces
+from logact.introspection.conversing import NO_RESULT, conversations, in_anthropics_form
+from logact.introspection.exporting import traces
 from logact.introspection.importing import import_trajectories
 from logact.introspection.trajectories import read_trajectories
+from logact.models import call
 from logact.runtime.forking import fork
 from tests.cli_help import here, lines_of
 from tests.runtime.kit import run
@@ -45,6 +50,73 @@ def test_conversations_are_whole() -> None:
             await import_trajectories(second, read_trajectories(data))
             again = await conversations(second)
         assert [one["role"] for one in again[0]["messages"]] == [one["role"] for one in messages]
+
+    run(work())
+
+
+def test_conversations_are_what_evaluation_tools_read(tmp_path: Path) -> None:
+    """In both forms they fit the providers' own types; a call that was tried again has one answer (had two)."""
+    failed: list[str] = []
+
+    @tool(effect="idempotent")
+    def put(path: str) -> str:
+        """Put."""
+        failed.append(path)
+        if len(failed) == 1:
+            raise ConnectionError("away")
+        return "x" * 100_000
+
+    def no(entry: Any) -> bool:
+        return bool(entry.action.arguments.get("path") != "b")
+
+    async def work() -> list[dict[str, Any]]:
+        async with open_log(f"sqlite:///{tmp_path}/ops.db") as log:
+            script: list[Any] = [[call("put", path="a"), call("put", path="b")], call("nowhere"), "done"]
+            quick = RetryRecovery(max_retries=2, base_delay=0.001)
+            voters, model = [no], ScriptedModel(script)
+            ann = LogActAgent("ann", log, voters, model=model, tools=[put], system="Be good.", recovery=quick)
+            await ann.run("go")
+            return await conversations(log)
+
+    (found,) = run(work())
+    assert [one["role"] for one in found["messages"]] == [
+        "system", "user", "assistant", "tool", "tool", "assistant", "tool", "assistant",
+    ]  # fmt: skip
+    assert found["messages"][3]["content"] == "x" * 100_000
+    assert found["messages"][4]["content"].startswith("REJECTED")
+    pydantic.TypeAdapter(list[ChatCompletionMessageParam]).validate_python(found["messages"])
+    pydantic.TypeAdapter(list[ChatCompletionToolParam]).validate_python(found["tools"])
+    other = in_anthropics_form(found)
+    pydantic.TypeAdapter(list[MessageParam]).validate_python(other["messages"])
+    pydantic.TypeAdapter(list[ToolParam]).validate_python(other["tools"])
+    assert other["system"] == "Be good."
+    assert [one["role"] for one in other["messages"]] == ["user", "assistant"] * 3
+    one, two = (read_trajectories(json.dumps(form).encode()) for form in (found, other))
+    assert [(turn.said, turn.text, turn.calls, turn.told) for turn in one[0].turns] == [
+        (turn.said, turn.text, turn.calls, turn.told) for turn in two[0].turns
+    ]
+    assert one[0].system == two[0].system == "Be good." and one[0].left_out == two[0].left_out == 0
+    shown = here("log", "export", f"{tmp_path}/ops.db", "--format", "anthropic").stdout
+    assert [json.loads(line) for line in shown.splitlines()] == [other]
+
+
+def test_a_call_that_is_open_has_an_answer_that_says_so() -> None:
+    """While a person is waited for, the conversation can be read all the same, in both forms."""
+
+    async def work() -> None:
+        async with open_log("memory:") as log:
+            model = ScriptedModel([call("peek"), "done"])
+            ann = LogActAgent("ann", log, [HumanVoter("boss")], model=model, tools=[tool(effect="read")(peek)])
+            with pytest.raises(WaitingForApproval):
+                await ann.run("go", wait=False)
+            (found,) = await conversations(log)
+            assert found["messages"][-1]["content"] == NO_RESULT
+            (block,) = in_anthropics_form(found)["messages"][-1]["content"]
+            assert block["type"] == "tool_result" and block["content"] == NO_RESULT
+
+    def peek() -> str:
+        """Peek."""
+        return "seen"
 
     run(work())
 

@@ -201,6 +201,24 @@ def test_times_and_tokens_of_a_recording() -> None:
     run(work())
 
 
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 100, "completion_tokens": 7, "prompt_tokens_details": {"cached_tokens": 90}}, (100, 90)),
+        ({"input_tokens": 100, "output_tokens": 7, "input_tokens_details": {"cached_tokens": 90}}, (100, 90)),
+        ({"input_tokens": 4, "output_tokens": 7, "cache_read_input_tokens": 90}, (94, 90)),
+        ({"input_tokens": 4, "cache_read_input_tokens": 90, "cache_creation_input_tokens": 6}, (100, 90)),
+        ({"prompt_tokens": "many", "prompt_tokens_details": 3}, (0, 0)),
+    ],
+)
+def test_cached_tokens_are_part_of_the_input(usage: dict[str, Any], expected: tuple[int, int]) -> None:
+    """Whether a provider counts what its cache had within the input or beside it, it counts once."""
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "usage": usage}]
+    (found,) = read_trajectories(json.dumps(messages).encode())
+    assert found.turns[1].usage is not None
+    assert (found.turns[1].usage.input_tokens, found.turns[1].usage.cached_tokens) == expected
+
+
 def test_importing_again_changes_nothing(tmp_path: Path) -> None:
     """The same recording stands in the log once, however often it is imported."""
 

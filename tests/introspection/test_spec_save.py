@@ -26,7 +26,9 @@ from logact import (
 )
 from logact.core.breaking import Breaker
 from logact.core.retrying import Backoff
+from logact.entry import Abort, Intent, Result
 from logact.errors import SpecError
+from logact.models import call
 from logact.models.provider import Price, ProviderModel
 from logact.runtime.watcher import Watch
 from logact.spec import build_agent, load_spec
@@ -120,8 +122,6 @@ def test_it_runs(tmp_path: Path) -> None:
     path = save_agent(agent, tmp_path / "clerk.toml")
 
     async def work() -> None:
-        from logact.models import call
-
         again = build_agent(
             load_spec(path), model=ScriptedModel([call("pay", amount=99), "refused, as it should be"])
         )
@@ -131,6 +131,54 @@ def test_it_runs(tmp_path: Path) -> None:
         assert "Abort" in [entry.kind for entry in entries]
 
     run(work())
+
+
+def test_it_behaves_the_same(tmp_path: Path) -> None:
+    """One script through the agent that was saved and the one that was built: the same votes, ends and effects."""
+    script: list[Any] = [
+        [call("pay", amount=3), call("pay", amount=99), call("write_file", path="a.txt", text="x")],
+        [
+            call("read_file", path="a.txt"),
+            call("write_file", path="../b.txt", text="x"),
+            call("delete_file", path="a.txt"),
+        ],
+        "done",
+    ]
+
+    async def played(agent: LogActAgent) -> list[Any]:
+        async with agent.log as log:
+            answer = await agent.run("do it")
+            entries = [entry async for entry in log.read()]
+        told: list[Any] = [answer.ok, answer.text]
+        for entry in entries:
+            said = entry.payload
+            if isinstance(said, Intent):
+                told.append((said.tool, said.arguments, said.effect, said.pins))
+            elif isinstance(said, Vote):
+                told.append((said.voter, said.approved, said.reason, said.hint))
+            elif isinstance(said, Abort):
+                told.append(said.reason)
+            elif isinstance(said, Result):
+                told.append((said.value, said.error and said.error.kind))
+        return told
+
+    async def both() -> tuple[list[Any], list[Any]]:
+        voters = [
+            SafetyVoter(tmp_path / "work"),
+            careful,
+            ResourceVoter(actions=50),
+            ConflictVoter(root=tmp_path / "work"),
+        ]
+        first = built(tmp_path, voters=voters, model=ScriptedModel(list(script)), secrets=None)
+        path = save_agent(first, tmp_path / "clerk.toml")
+        one = await played(first)
+        for left in (tmp_path / "work").iterdir():
+            left.unlink()
+        again = build_agent(load_spec(path), model=ScriptedModel(list(script)), log=open_log("memory:"))
+        return one, await played(again)
+
+    one, two = run(both())
+    assert one == two and len(one) > 20
 
 
 def test_a_policy_of_its_own(tmp_path: Path) -> None:

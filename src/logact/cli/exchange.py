@@ -13,14 +13,15 @@ from logact.cli.common import go, json_option, log_url, put, put_json, with_log
 from logact.core.state import State
 from logact.entry import Entry
 from logact.errors import UsageError
-from logact.introspection.exporting import conversations, traces
+from logact.introspection.conversing import conversations, in_anthropics_form
+from logact.introspection.exporting import traces
 from logact.introspection.history import history
 from logact.introspection.importing import ImportReport, import_trajectories
 from logact.introspection.trajectories import FORMATS, read_trajectories
 from logact.logs.base import SharedLog
 from logact.logs.url import open_log
 
-EXPORTS = ("jsonl", "messages", "otlp")
+EXPORTS = ("jsonl", "messages", "anthropic", "otlp")
 FILE_BYTES_MAX = 512 * 1024 * 1024
 
 
@@ -126,8 +127,8 @@ def export_command(log: str, output: str | None, form: str, **options: Any) -> N
     """Write LOG for other tools, as lines of JSON.
 
     jsonl: entries as they stand, one a line, whole headers, payloads and hashes. messages: a conversation for each
-    run, one a line, in OpenAI's form. otlp: OpenTelemetry traces, one JSON object, as collectors take it. The last
-    two heed --run only.
+    run, one a line, in OpenAI's form; anthropic: the same in Anthropic's. otlp: OpenTelemetry traces, one JSON
+    object, as collectors take it. All but the first heed --run only.
 
     \b
     Examples:
@@ -162,9 +163,9 @@ def export_command(log: str, output: str | None, form: str, **options: Any) -> N
         try:
             if form == "jsonl":
                 await history(opened, observer=entry_line)
-            elif form == "messages":
+            elif form in ("messages", "anthropic"):
                 for one in await conversations(opened, runs):
-                    write(one)
+                    write(one if form == "messages" else in_anthropics_form(one))
             else:
                 write(await traces(opened, runs))
         finally:
@@ -174,5 +175,6 @@ def export_command(log: str, output: str | None, form: str, **options: Any) -> N
 
     written = with_log(log, work)
     if output is not None:
-        noun = {"jsonl": ("entry", "entries"), "messages": ("conversation", ""), "otlp": ("object", "")}[form]
+        nouns = {"jsonl": ("entry", "entries"), "otlp": ("object", "")}
+        noun = nouns.get(form, ("conversation", ""))
         put(f"Wrote {look.count(written, *noun)} to {output}.")

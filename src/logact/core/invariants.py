@@ -23,6 +23,7 @@ NAMES: dict[str, str] = {
     "recovery_is_bounded": "A restart reads what came after the last checkpoint, and what it names.",
     "roles_are_enforced": "An entry by a role that may not append it takes no effect.",
     "leases_are_honoured": "Only who gave no sign of life for a whole lease is fenced off, and ended.",
+    "fenced_begin_nothing": "Who was fenced off begins nothing any more, notices it, and goes on as another life.",
     "breakers_hold": "While a tool's circuit is open nothing of it starts before its time, and then one trial.",
     "claims_are_honoured": "Of two claims the first holds, until its holder ends it, is gone or long silent.",
     "no_task_done_twice": "A sub-task is completed once, and what must not happen twice only its holder does.",

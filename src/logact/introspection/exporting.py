@@ -1,4 +1,4 @@
-"""A log for other tools: OpenAI-style conversations, and OpenTelemetry traces as OTLP JSON. Read-only.
+"""A log for other tools: OpenTelemetry traces as OTLP JSON. Read-only. Conversations: ``conversing``.
 
 OTLP JSON is a plain format, so no SDK is needed: the file goes to a collector as it is (``POST /v1/traces``, or its
 file receiver). Names of attributes are those of the GenAI conventions where there are any.
@@ -10,8 +10,6 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from logact import __version__
 from logact.core import machine
 from logact.entry import (
@@ -21,17 +19,14 @@ from logact.entry import (
     Entry,
     Expiry,
     Inference,
-    Input,
     Intent,
     Output,
     Recovery,
     Result,
     Run,
-    Undone,
     Vote,
 )
 from logact.logs.base import SharedLog
-from logact.runtime import values
 
 INTERNAL, CLIENT = 1, 3
 ERROR = 2
@@ -47,91 +42,6 @@ async def effective(log: SharedLog) -> list[Entry]:
         if not state.verdict:
             found.append(entry)
     return found
-
-
-# --- conversations ----------------------------------------------------------------------------------------------
-
-
-async def conversations(log: SharedLog, runs: Iterable[int] = ()) -> list[dict[str, Any]]:
-    """Each run as ``{"id", "agent", "messages", ...}``, as evaluation tools read it. ``runs`` empty: all of them.
-
-    The messages are the whole history, also where the model was shown a compacted one. Answers go out as the
-    assistant's text; what was refused or failed is what the tool message says.
-    """
-    chosen = set(runs)
-    found: dict[int, dict[str, Any]] = {}
-    calls: dict[int, str] = {}
-    for entry in await effective(log):
-        said = entry.payload
-        if isinstance(said, Run):
-            if not chosen or entry.position in chosen:
-                found[entry.position] = {
-                    "id": f"{log.log_id}/{entry.position}",
-                    "agent": said.agent,
-                    "title": said.title,
-                    "messages": [],
-                }
-            continue
-        about = found.get(entry.run or getattr(said, "run", 0))
-        if about is None:
-            continue
-        messages = about["messages"]
-        if isinstance(said, Input):
-            messages.append({"role": "user", "content": said.text})
-        elif isinstance(said, Inference):
-            about["model"] = said.model
-            messages.append(_assistant(said))
-            for number, call in enumerate(said.calls):
-                if call.broken:
-                    id_ = call.id or f"call-{number}"
-                    messages.append({"role": "tool", "tool_call_id": id_, "content": call.broken})
-        elif isinstance(said, Intent) and said.inference:
-            calls[entry.position] = await _call_of(log, said)
-        elif isinstance(said, Result | Abort | Expiry | Cancel | Recovery | Undone):
-            id_ = calls.pop(said.intent, "")
-            if id_:
-                messages.append({"role": "tool", "tool_call_id": id_, "content": await _told(log, said)})
-        elif isinstance(said, Output):
-            about["ok"] = said.ok
-            calls.pop(said.intent, None)
-    return list(found.values())
-
-
-def _assistant(said: Inference) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": said.text or None}
-    if said.calls:
-        message["tool_calls"] = [
-            {
-                "id": call.id or f"call-{number}",
-                "type": "function",
-                "function": {
-                    "name": call.tool,
-                    "arguments": call.raw or msgspec.json.encode(call.arguments).decode(),
-                },
-            }
-            for number, call in enumerate(said.calls)
-        ]
-    return message
-
-
-async def _call_of(log: SharedLog, intent: Intent) -> str:
-    said = (await log.get(intent.inference)).payload
-    if isinstance(said, Inference) and intent.call < len(said.calls):
-        return said.calls[intent.call].id or f"call-{intent.call}"
-    return ""
-
-
-async def _told(log: SharedLog, said: Result | Abort | Expiry | Cancel | Recovery | Undone) -> str:
-    if isinstance(said, Result):
-        if said.error is not None:
-            return f"FAILED ({said.error.kind}): {said.error.message}"
-        value = values.unpack(await log.get_blob(said.blob.digest)) if said.blob is not None else said.value
-        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    if isinstance(said, Recovery):
-        return f"{said.settlement}: {said.reason or said.evidence}"
-    if isinstance(said, Undone):
-        return "undone"
-    return f"REJECTED: {said.reason}"
 
 
 # --- traces -----------------------------------------------------------------------------------------------------

@@ -1,20 +1,20 @@
 """Recorded trajectories from elsewhere, read into one neutral form. Pure: texts in, structs out.
 
-Known forms: OpenAI-style messages (one JSON file, or JSON Lines of messages or of conversations), AgentDojo's
-recorded runs, and Claude Code's transcripts. What a recording does not hold (times, tokens, effects) is left empty
-here.
+Known forms: OpenAI-style messages (one JSON file, or JSON Lines of messages or of conversations; calls and results
+may also be blocks, as in Anthropic's form), AgentDojo's recorded runs, and Claude Code's transcripts. What a
+recording does not hold (times, tokens, effects) is left empty here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
 from logact.entry import Call, Usage
 from logact.errors import UsageError
+from logact.introspection.trajectory_values import text_of, time_of, usage_of
 
 Format = Literal["openai", "agentdojo", "claude-code"]
 FORMATS: tuple[Format, ...] = ("openai", "agentdojo", "claude-code")
@@ -144,19 +144,35 @@ def _conversation(messages: Sequence[Any], around: dict[str, Any]) -> Trajectory
         for key, value in around.items()
         if key != "messages" and isinstance(value, str | int | float | bool)
     }
+    in_blocks = _is_in_blocks(known)
+    lost = sum(one.get("role") not in ("user", "assistant") for one in known) if in_blocks else _left_out(known)
     return Trajectory(
         format="openai",
-        turns=tuple(_turns(known)),
-        name=_text(around.get("id") or around.get("name") or ""),
-        model=_text(around.get("model") or ""),
-        system=_system(known),
+        turns=tuple(_block_turns(known) if in_blocks else _turns(known)),
+        name=text_of(around.get("id") or around.get("name") or ""),
+        model=text_of(around.get("model") or ""),
+        system=_system(known) or text_of(around.get("system")),
         facts=facts,
-        left_out=_left_out(known) + sum(not isinstance(one, dict) for one in messages),
+        left_out=lost + sum(not isinstance(one, dict) for one in messages),
     )
 
 
+def _is_in_blocks(messages: Iterable[dict[str, Any]]) -> bool:
+    """Whether calls and results are blocks of the messages, as in Anthropic's form."""
+    kinds = {block.get("type") for one in messages for block in _blocks(one.get("content"))}
+    return bool(kinds & {"tool_use", "tool_result"})
+
+
+def _block_turns(messages: Iterable[dict[str, Any]]) -> Iterator[Turn]:
+    """The same as lines of a transcript."""
+    lines = [
+        {**one, "type": one["role"], "message": one} for one in messages if one.get("role") in ("user", "assistant")
+    ]
+    yield from _claude_turns(lines)
+
+
 def _system(messages: Iterable[dict[str, Any]]) -> str:
-    return "\n\n".join(_text(one.get("content")) for one in messages if one.get("role") in ("system", "developer"))
+    return "\n\n".join(text_of(one.get("content")) for one in messages if one.get("role") in ("system", "developer"))
 
 
 def _turns(messages: Sequence[dict[str, Any]]) -> Iterator[Turn]:
@@ -166,7 +182,7 @@ def _turns(messages: Sequence[dict[str, Any]]) -> Iterator[Turn]:
         one = messages[place]
         place += 1
         if one.get("role") == "user":
-            yield Turn(said=_text(one.get("content")), at_ms=_time(one))
+            yield Turn(said=text_of(one.get("content")), at_ms=time_of(one))
         elif one.get("role") == "assistant":
             calls = tuple(_calls(one.get("tool_calls") or _old_call(one)))
             answers: list[dict[str, Any]] = []
@@ -175,12 +191,12 @@ def _turns(messages: Sequence[dict[str, Any]]) -> Iterator[Turn]:
                 place += 1
             usage = one.get("usage")
             yield Turn(
-                text=_text(one.get("content")),
+                text=text_of(one.get("content")),
                 calls=calls,
                 told=tuple(_answers(calls, answers)),
-                usage=_usage(usage) if isinstance(usage, dict) else None,
-                model=_text(one.get("model") or ""),
-                at_ms=_time(one),
+                usage=usage_of(usage) if isinstance(usage, dict) else None,
+                model=text_of(one.get("model") or ""),
+                at_ms=time_of(one),
             )
 
 
@@ -204,10 +220,10 @@ def _calls(given: Any) -> Iterator[Call]:
             continue
         function = one.get("function")
         if isinstance(function, dict):  # OpenAI: {"function": {"name", "arguments": text}}
-            name, raw = _text(function.get("name")), function.get("arguments", {})
+            name, raw = text_of(function.get("name")), function.get("arguments", {})
         else:  # AgentDojo: {"function": name, "args": {...}}
-            name, raw = _text(function or one.get("name")), one.get("args", one.get("arguments", {}))
-        yield _call(_text(one.get("id")) or f"call-{number}", name, raw)
+            name, raw = text_of(function or one.get("name")), one.get("args", one.get("arguments", {}))
+        yield _call(text_of(one.get("id")) or f"call-{number}", name, raw)
 
 
 def _call(id_: str, name: str, raw: Any) -> Call:
@@ -221,7 +237,7 @@ def _call(id_: str, name: str, raw: Any) -> Call:
     if not broken and not isinstance(arguments, dict):
         broken = f"the arguments are not an object but {type(arguments).__name__}"
     if broken:
-        return Call(id=id_, tool=name or "unnamed", raw=_text(raw)[:4000], broken=broken)
+        return Call(id=id_, tool=name or "unnamed", raw=text_of(raw)[:4000], broken=broken)
     return Call(id=id_, tool=name, arguments={str(key): value for key, value in arguments.items()})
 
 
@@ -235,23 +251,7 @@ def _answers(calls: Sequence[Call], answers: list[dict[str, Any]]) -> Iterator[T
             continue
         left.remove(found)
         error = found.get("error")
-        yield Told(text=_text(found.get("content")), error=_text(error) if error else "", at_ms=_time(found))
-
-
-def _usage(given: dict[str, Any]) -> Usage:
-    def number(*names: str) -> int:
-        return next((int(given[name]) for name in names if isinstance(given.get(name), int)), 0)
-
-    fresh = number("input_tokens", "prompt_tokens")
-    cached = number("cache_read_input_tokens", "cached_tokens")
-    made = number("cache_creation_input_tokens")
-    cost = given.get("cost_usd")
-    return Usage(
-        input_tokens=fresh + (cached + made if "input_tokens" in given else 0),
-        output_tokens=number("output_tokens", "completion_tokens"),
-        cached_tokens=cached,
-        cost_usd=float(cost) if isinstance(cost, int | float) else None,
-    )
+        yield Told(text=text_of(found.get("content")), error=text_of(error) if error else "", at_ms=time_of(found))
 
 
 # --- AgentDojo --------------------------------------------------------------------------------------------------
@@ -271,13 +271,13 @@ def _agentdojo(run: dict[str, Any]) -> Trajectory:
     )
     facts = {key: run[key] for key in wanted if isinstance(run.get(key), str | int | float | bool)}
     name = "/".join(
-        _text(run.get(key)) for key in ("suite_name", "user_task_id", "injection_task_id") if run.get(key)
+        text_of(run.get(key)) for key in ("suite_name", "user_task_id", "injection_task_id") if run.get(key)
     )
     return Trajectory(
         format="agentdojo",
         turns=tuple(_turns(messages)),
         name=name,
-        model=_text(run.get("pipeline_name") or ""),
+        model=text_of(run.get("pipeline_name") or ""),
         system=_system(messages),
         facts=facts,
         left_out=_left_out(messages),
@@ -296,8 +296,8 @@ def _claude_code(documents: Sequence[Any]) -> list[Trajectory]:
             and one.get("type") in ("user", "assistant")
             and isinstance(one.get("message"), dict)
         ):
-            side = _text(one.get("agentId") or "sidechain") if one.get("isSidechain") else ""
-            threads.setdefault((_text(one.get("sessionId")), side), []).append(one)
+            side = text_of(one.get("agentId") or "sidechain") if one.get("isSidechain") else ""
+            threads.setdefault((text_of(one.get("sessionId")), side), []).append(one)
     return [
         Trajectory(
             format="claude-code",
@@ -316,14 +316,14 @@ def _claude_turns(lines: Sequence[dict[str, Any]]) -> Iterator[Turn]:
     for one in lines:
         for block in _blocks(one["message"].get("content")):
             if block.get("type") == "tool_result":
-                text = _text(block.get("content"))
+                text = text_of(block.get("content"))
                 failed = text or "an error"
-                told = Told(text=text, error=failed if block.get("is_error") else "", at_ms=_time(one))
-                results[_text(block.get("tool_use_id"))] = told
+                told = Told(text=text, error=failed if block.get("is_error") else "", at_ms=time_of(one))
+                results[text_of(block.get("tool_use_id"))] = told
     seen: dict[str, int] = {}
     grouped: list[list[dict[str, Any]]] = []
     for one in lines:  # one answer comes as several lines with one id, a block each
-        id_ = _text(one["message"].get("id")) if one["type"] == "assistant" else ""
+        id_ = text_of(one["message"].get("id")) if one["type"] == "assistant" else ""
         if id_ and id_ in seen:
             grouped[seen[id_]].append(one)
             continue
@@ -332,13 +332,13 @@ def _claude_turns(lines: Sequence[dict[str, Any]]) -> Iterator[Turn]:
         grouped.append([one])
     for group in grouped:
         blocks = [block for one in group for block in _blocks(one["message"].get("content"))]
-        text = "\n".join(_text(block.get("text")) for block in blocks if block.get("type") == "text").strip()
+        text = "\n".join(text_of(block.get("text")) for block in blocks if block.get("type") == "text").strip()
         if group[0]["type"] == "user":
             if text and not group[0].get("isMeta"):
-                yield Turn(said=text, at_ms=_time(group[0]))
+                yield Turn(said=text, at_ms=time_of(group[0]))
             continue
         calls = tuple(
-            _call(_text(block.get("id")), _text(block.get("name")), block.get("input", {}))
+            _call(text_of(block.get("id")), text_of(block.get("name")), block.get("input", {}))
             for block in blocks
             if block.get("type") == "tool_use"
         )
@@ -349,9 +349,9 @@ def _claude_turns(lines: Sequence[dict[str, Any]]) -> Iterator[Turn]:
             text=text,
             calls=calls,
             told=tuple(results.get(call.id, Told(missing=True)) for call in calls),
-            usage=_usage(usage) if isinstance(usage, dict) else None,
-            model=_text(group[0]["message"].get("model")),
-            at_ms=_time(group[0]),
+            usage=usage_of(usage) if isinstance(usage, dict) else None,
+            model=text_of(group[0]["message"].get("model")),
+            at_ms=time_of(group[0]),
         )
 
 
@@ -359,38 +359,3 @@ def _blocks(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     return [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
-
-
-# --- values -----------------------------------------------------------------------------------------------------
-
-
-def _text(value: Any) -> str:
-    """A text out of what may be a text, parts with texts, or anything."""
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        parts = [_part(one) if isinstance(one, dict) else _text(one) for one in value]
-        return "\n".join(part for part in parts if part)
-    return msgspec.json.encode(value).decode(errors="replace")
-
-
-def _part(one: dict[str, Any]) -> str:
-    """A part's text; of one without (an image) only that it was there."""
-    if "text" in one or "content" in one:
-        return _text(one.get("text", one.get("content")))
-    return f"[{_text(one.get('type')) or 'a part without text'}]"
-
-
-def _time(one: dict[str, Any]) -> int:
-    """Wall time in ms (0: not recorded): ISO text, or seconds or ms since 1970."""
-    given = one.get("timestamp", one.get("created_at", one.get("created")))
-    if isinstance(given, str):
-        try:
-            return int(datetime.fromisoformat(given).timestamp() * 1000)
-        except ValueError:
-            return 0
-    if isinstance(given, int | float) and not isinstance(given, bool) and 1e8 < given < 1e14:
-        return int(given if given > 1e11 else given * 1000)
-    return 0

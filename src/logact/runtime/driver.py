@@ -316,12 +316,15 @@ class Driver:
         await self.host.flush()
         # what came while the model was thinking was not seen by it: all this is as it was when it was asked
         turn, base, seen, asked_at = run.turn + 1, run.inference, list(run.context), self.host.state.position
+        moment = driving.moment(self.host.state, run.id)
         request = ModelRequest(
             system=self.system,
             messages=tuple(await self.transcript.messages(run)),
             tools=self.specs,
             answer_schema=self.answer_schema,
         )
+        if driving.moment(self.host.state, run.id) != moment:
+            return  # another driver's answer came while this was put together
         began = self.host.env.monotonic()
         answer = await self._ask(run, request)
         if answer is None:
@@ -358,7 +361,14 @@ class Driver:
         taken = Clause(kinds=("Fence",), agents=(run.agent,))
         # not an input: what the model said was paid for, and the fold puts what it had not seen after it
         unless = Filter((rival, taken))
-        await self.host.append([entry], unless=unless, after=asked_at, blobs=blobs + more)
+        while True:
+            try:
+                await self.host.append([entry], unless=unless, after=asked_at, blobs=blobs + more)
+                return
+            except ConditionFailed:
+                if self._is_fenced(self.host.state) or driving.moment(self.host.state, run.id) != moment:
+                    raise
+                asked_at = self.host.state.position  # what came took no effect: what was paid for still counts
 
     async def _ask(self, run: RunState, request: ModelRequest, *, text: bool = False) -> ModelAnswer | None:
         """The model's answer; nonsense is asked again a few times, what fails is noted in the log and raised.

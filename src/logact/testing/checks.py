@@ -24,6 +24,9 @@ from logact.testing.town import FORBIDDEN, Effect, Town
 from logact.testing.world import EPOCH_MS, Process, World
 from logact.tools import ToolContext
 
+BEGINNINGS = ("Inference", "Compaction", "Intent", "Vote", "Commit", "Abort", "Expiry", "Started", "Recovery")
+"""What only who is not fenced off may write."""
+
 
 class Checker:
     """Sees every record the moment it is durable."""
@@ -41,6 +44,8 @@ class Checker:
         self.forged: dict[str, str] = {}  # incarnation of a forger -> the invariant its effect would break
         self.checkpoints: list[tuple[int, int]] = []  # (record of the checkpoint, position up to which it folds)
         self.watches = 0
+        self.folds: dict[str, State] = {}  # by process: what its present life knows
+        self.fenced: dict[str, int] = {}  # by incarnation: where it was fenced off
         self.heard: dict[str, float] = {}  # by incarnation: when its last sign of life became durable
         self.supervision: Callable[[Entry], None] = lambda entry: None
         log.committed = self.committed
@@ -69,7 +74,12 @@ class Checker:
         if entry.kind in SIGNS:
             self.heard[entry.author.incarnation] = self.world.loop.time()
         if state.verdict:
+            self.world.fired["fenced_spoke"] += entry.author.incarnation in self.fenced
             return
+        begins = entry.kind in BEGINNINGS and entry.author.incarnation in self.fenced
+        require(
+            "fenced_begin_nothing", not begins, f"{entry.kind} {position} takes effect, and its writer was fenced"
+        )
         allowed = MAY_APPEND.get(entry.author.role, frozenset())  # type: ignore[call-overload]
         require(
             "roles_are_enforced",
@@ -134,6 +144,8 @@ class Checker:
     def _hung(self, finding: Finding) -> None:
         """Somebody is fenced off since its lease ran out: it did."""
         life = self.state.incarnations[finding.holder]
+        self.fenced[finding.holder] = self.state.position
+        self.world.count("fenced_off")
         lease_s = life.birth.lease_ms / 1000 if life.birth is not None else 0.0
         silent_s = self.world.loop.time() - self.heard.get(finding.holder, 0.0)
         require(
@@ -225,9 +237,10 @@ class Checker:
         if not holds:
             self.world.fail(InvariantViolated("nothing_acts_unseen", f"{item} is read before its start is durable"))
 
-    def asked(self, task: str, turn: int, agent: str = "") -> None:
-        """The model is asked for a turn."""
-        for run in self.state.runs.values():
+    def asked(self, task: str, turn: int, process: Process | None = None, agent: str = "") -> None:
+        """The model is asked for a turn. Where two drive, a process may know less than the log holds."""
+        known = self.folds.get(process.name) if process is not None and self.town.plan.has_twins else self.state
+        for run in known.runs.values() if known is not None else ():
             if run.title == task:
                 require(
                     "store_then_replay",
@@ -265,6 +278,10 @@ class Checker:
 
     def at_the_end(self, *, proposals_may_stay: bool = False) -> None:
         """Everything settled, and everything that the log says of the world is true."""
+        for process in self.world.live.values():
+            awake = process.frozen_until <= self.world.loop.time()
+            old = [key for key in process.env.playing if awake and key in self.fenced]
+            require("fenced_begin_nothing", not old, f"{process.name} does not know that it was fenced off")
         for action in self.state.actions.values():
             item = self.item(action)
             if proposals_may_stay and action.status == "proposed":
@@ -336,3 +353,4 @@ class Watch:
             )
         except InvariantViolated as error:
             checker.world.fail(error)
+        checker.folds[self.process.name] = state

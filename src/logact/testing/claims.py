@@ -67,7 +67,7 @@ class SwarmTown(Town):
         task = next((message.text for message in request.messages if message.role == "user"), "")
         if self.checker is not None and process is not None:
             try:
-                self.checker.asked(task, turn, agent)
+                self.checker.asked(task, turn, process, agent)
                 self._heard(request)
             except LogActError as error:
                 self.world.fail(error)
@@ -198,7 +198,7 @@ class ClaimsChecker(Checker):
             f"{effect.item} is done by {run.agent} for {part_of(run.title)}, which {held} holds by now",
         )
 
-    def asked(self, task: str, turn: int, agent: str = "") -> None:
+    def asked(self, task: str, turn: int, process: Process | None = None, agent: str = "") -> None:
         """The model is asked for a turn of an agent's run, which the log does not hold yet."""
         for run in self.state.runs.values():
             mine = run.agent == agent and run.status == "running"

@@ -9,11 +9,13 @@ from unittest import mock
 
 import msgspec
 
-from logact.core import driving
+from logact.core import driving, machine
+from logact.runtime import assembly
 from logact.runtime.circuits import Circuits
+from logact.runtime.driver import Driver
 from logact.runtime.host import Host
 from logact.runtime.leases import Hearing
-from logact.testing.plan import Plan
+from logact.testing.plan import Event, Plan
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -49,6 +51,29 @@ def _forgets_circuits(stack: ExitStack) -> None:
     _set(stack, driving, "next_step", lambda state, run, now_ms, **more: honest(state, run, now_ms + 10**7, **more))
 
 
+def _fenced_go_on(stack: ExitStack) -> None:
+    """Being fenced off means nothing to votes, decisions and answers."""
+    _set(stack, machine, "_BEGINNING", frozenset())
+
+
+def _never_notices(stack: ExitStack) -> None:
+    """Who was fenced off goes on as the same life, and writes what takes no effect."""
+
+    async def never(host: Host) -> None:
+        await host.env.sleep(1e6)
+
+    _set(stack, assembly, "_until_fenced", never)
+    _set(stack, Driver, "_is_fenced", lambda *_: False)
+
+
+def _with_a_driver_that_wakes(plan: Plan) -> Plan:
+    """It has its answer, wakes up after its lease, and only then another one comes."""
+    hangs = (("driver", "before_inference", 0, 22.0),)
+    return msgspec.structs.replace(
+        plan, hangs=hangs, points=(), steps=(), models=(), events=(Event(24.0, "twin", "driver"),)
+    )
+
+
 def _with_hangs(plan: Plan) -> Plan:
     """Both executors stop in front of their first effect, and wake up after their lease."""
     hangs = tuple((name, "before_effect", 0, 12.0) for name in ("executor-1", "executor-2"))
@@ -61,6 +86,8 @@ def _with_an_environment_gone(plan: Plan) -> Plan:
 
 CASES: tuple[Case, ...] = (
     Case("impatient_lease", 12, "leases_are_honoured", _impatient, _with_hangs),
+    Case("fenced_go_on", 12, "fenced_begin_nothing", _fenced_go_on, _with_a_driver_that_wakes),
+    Case("never_notices", 12, "fenced_begin_nothing", _never_notices, _with_a_driver_that_wakes),
     Case("settles_who_may_wake", 5, "nothing_acts_unseen", _settles_who_may_wake, _with_hangs),
     Case("forgets_circuits", 13, "breakers_hold", _forgets_circuits, _with_an_environment_gone),
 )

@@ -179,7 +179,7 @@ class OwnChecker(Checker):
             action = self.state.actions[action.intent.retry_of]
         return f"{action.intent.tool} ({action.id})"
 
-    def asked(self, task: str, turn: int, agent: str = "") -> None:
+    def asked(self, task: str, turn: int, process: Process | None = None, agent: str = "") -> None:
         """The model is the agent's own; it is not watched."""
 
     def effect(self, effect: Effect) -> None:

@@ -32,6 +32,7 @@ EventKind = Literal[
     "second",
     "takeover",
     "ill",
+    "twin",
 ]
 
 FATES: tuple[Fate, ...] = ("lost", "committed_then_error", "error_then_committed", "slow", "unavailable")
@@ -46,6 +47,9 @@ asked is stopped meanwhile for longer than a lease, so that the answer comes aft
 VOTER_FAULTS = ("raise", "nonsense", "silent", "slow")
 BALLOT_FAULTS = (*VOTER_FAULTS, "late")
 """``late``: the vote comes when the time for a decision is over, and before the voter is given up."""
+ASLEEP = "asleep"
+"""What a voter meets only where it has a twin: whoever asked it is stopped meanwhile for longer than a lease."""
+
 CALM_AT_S = 12.0
 """From this moment on nothing goes wrong any more, and everything has to come to an end."""
 
@@ -78,9 +82,23 @@ PARTS = PROCESSES["decoupled"][:-1]
 PROCESSES["supervised"] = ("supervisor", *PARTS, "person")
 
 
+TWINS: dict[str, tuple[str, ...]] = {
+    "driver": ("before_inference", "before_intent"),
+    "voter-guard": ("before_vote",),
+    "voter-budget": ("before_vote",),
+    "decider-1": ("before_commit", "before_abort"),
+    "decider-2": ("before_commit", "before_abort"),
+    "executor-1": ("before_started",),
+}
+"""The parts that a second process may play, and in front of which append one of the two is stopped."""
+
+TWIN = "-twin"
+
+
 class Event(msgspec.Struct, frozen=True):
     """Something that happens at a moment: to a process (``who``), for a while or by an amount.
 
+    A ``twin`` is a second process for a part, on another host: no supervisor starts it, or ends it.
     For ``forge`` it may name the forgery instead (see ``forging``).
     """
 
@@ -120,6 +138,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     policy: str = ""
     strategy: Strategy = "one_for_one"
     restarts: int = 10
+
+    @property
+    def has_faults(self) -> bool:
+        """Whether anything goes wrong."""
+        at_the_log = self.appends or self.reads
+        in_processes = self.points or self.steps or self.events or self.hangs
+        return bool(at_the_log or in_processes or self.away or self.voters or self.models)
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether two processes play one part."""
+        return any(event.kind == "twin" for event in self.events)
 
     @classmethod
     def random(cls, seed: int, form: Form | None = None) -> Plan:
@@ -199,7 +229,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             ),
             deadline_s=later.choice((0, 0, 0, 10)) if rough else 0,
         )
-        return _under_a_supervisor(plan, chaos) if form == "supervised" else plan
+        plan = _under_a_supervisor(plan, chaos) if form == "supervised" else plan
+        twins = random.Random(f"twins {seed}")
+        return with_a_twin(plan, twins) if form in ("decoupled", "supervised") and twins.random() < 0.3 else plan
 
 
 def _under_a_supervisor(plan: Plan, dice: random.Random) -> Plan:
@@ -223,6 +255,23 @@ def _under_a_supervisor(plan: Plan, dice: random.Random) -> Plan:
         steps=(*plan.steps, *steps),
         strategy=dice.choice(("one_for_one", "one_for_one", "one_for_all", "rest_for_one")),
         restarts=dice.choice((3, 6, 10, 30)),
+    )
+
+
+def with_a_twin(plan: Plan, dice: random.Random, who: str = "") -> Plan:
+    """The same, with a second process for one part; one of the two is stopped, and wakes up when the other works.
+
+    Under a supervisor it is the twin, since the supervisor ends its own.
+    """
+    who = who or dice.choice(tuple(TWINS))
+    stopped = who + TWIN if plan.form == "supervised" or dice.random() < 0.4 else who
+    hang = (stopped, dice.choice(TWINS[who]), dice.randrange(3), dice.choice((3.0, 9.0, 16.0, 22.0)))
+    voters = plan.voters
+    if who.startswith("voter-") and dice.random() < 0.5:
+        voters = (*voters, (who.removeprefix("voter-"), dice.randrange(4), ASLEEP))
+    at_s = dice.random() * (0.5 if stopped != who else 18.0)
+    return msgspec.structs.replace(
+        plan, events=(*plan.events, Event(round(at_s, 3), "twin", who)), hangs=(*plan.hangs, hang), voters=voters
     )
 
 

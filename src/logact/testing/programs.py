@@ -105,6 +105,10 @@ class Programs:
         }
         return parts
 
+    def twin(self, name: str) -> Program:
+        """A second process for a part, that nobody supervises."""
+        return self._part(self._plays()[name])
+
     def children(self) -> dict[str, Program]:
         """What each part runs that a supervisor starts."""
         return {name: self.sim.machine.part(self._led(play)) for name, play in self._plays().items()}

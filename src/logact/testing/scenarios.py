@@ -6,12 +6,14 @@ Hooks on named points (``stage.world.hooks[process, point]``) put something betw
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 
 from logact.agent import LogActAgent
+from logact.core.leasing import LEASE_S
 from logact.core.state import Action, State
 from logact.entry import Entry, NewEntry, Payload, Role
 from logact.logs.base import SharedLog
@@ -19,6 +21,7 @@ from logact.models.base import ModelRequest
 from logact.models.scripted import Reply, ScriptedModel
 from logact.runtime.entering import policy_for
 from logact.testing.forging import append_raw
+from logact.testing.loop import PROCESS
 from logact.testing.plan import Plan
 from logact.testing.programs import AGENT, DECIDE_WITHIN_MS, START_WITHIN_MS, Play
 from logact.testing.systems import Simulation
@@ -33,9 +36,13 @@ WAIT_S_MAX = 300.0
 class Stage(Simulation):
     """A simulation whose processes and moments a test chooses. Records and effects are checked as always."""
 
-    def __init__(self, plan: Plan | None = None) -> None:
+    def __init__(self, plan: Plan | None = None, *, lease_s: float = LEASE_S) -> None:
         super().__init__(plan or Plan(schedule=5))
         self.heard: list[str] = []
+        self.lease_s = lease_s
+        self.asked_by: Counter[tuple[str, int]] = Counter()  # by process and turn: how often it asked the model
+        self.thinks_s: dict[tuple[str, int], float] = {}  # how long an answer takes
+        self.sleeps_s: dict[tuple[str, int], float] = {}  # for how long who asks is stopped meanwhile, once
 
     @property
     def state(self) -> State:
@@ -92,6 +99,7 @@ class Stage(Simulation):
             tools=tools(),
             takeover=takeover,
             checkpoint_every=0,
+            lease_s=self.lease_s,
         )
 
     def inline(self, turns: Sequence[Reply], task: str = "task", **more: Any) -> Program:
@@ -143,9 +151,16 @@ class Stage(Simulation):
 def _counted(stage: Stage, name: str, turns: Sequence[Reply]) -> ScriptedModel:
     """A scripted model; ``stage.town.asked`` counts how often it was asked for each turn."""
 
-    def reply(turn: int) -> Callable[[Any], Reply]:
-        def answer(request: ModelRequest) -> Reply:
+    def reply(turn: int) -> Callable[[Any], Awaitable[Reply]]:
+        async def answer(request: ModelRequest) -> Reply:
+            process = PROCESS.get()
+            here = process.name if process is not None else ""
             stage.town.asked[name, turn] += 1
+            stage.asked_by[here, turn] += 1
+            if (here, turn) in stage.sleeps_s:
+                stage.world.freeze(here, stage.sleeps_s.pop((here, turn)))
+            if stage.thinks_s.get((here, turn)):
+                await asyncio.sleep(stage.thinks_s[here, turn])
             stage.heard = [message.text for message in request.messages if message.role == "tool"]
             return turns[turn]
 

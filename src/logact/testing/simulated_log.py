@@ -146,6 +146,7 @@ class SimulatedLog:
         self.appends: dict[tuple[str, int], Fate] = {(who, nth): fate for who, nth, fate in plan.appends}
         self.reads = frozenset(plan.reads)
         self.in_flight = plan.in_flight
+        self.stops_ahead = plan.has_twins  # who is stopped in front of an append has not sent it yet
         self.calm = False
         self.cut: dict[str, Cut] = {}  # by process: how it is cut off from the log
         self.append_count: Counter[str] = Counter()
@@ -221,6 +222,9 @@ class Port(Engine):
     async def append(self, draft: Draft) -> tuple[int, bool]:
         self.process.check_alive()
         log, world = self.log, self.world
+        if log.stops_ahead and self.process.frozen_until > world.loop.time():
+            await asyncio.sleep(0)
+            self.process.check_alive()
         nth = log.append_count[self.process.name]
         log.append_count[self.process.name] += 1
         fate = None if log.calm else log.appends.pop((self.process.name, nth), None)

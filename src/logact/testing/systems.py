@@ -32,7 +32,7 @@ from logact.testing.arbitrated_base import ArbitratedBase, Messages
 from logact.testing.checks import Checker
 from logact.testing.forging import forge
 from logact.testing.loop import Choices
-from logact.testing.plan import CALM_AT_S, PROCESSES, Event, Plan
+from logact.testing.plan import CALM_AT_S, PARTS, PROCESSES, TWIN, TWINS, Event, Plan
 from logact.testing.programs import AGENT, Programs
 from logact.testing.simulated_log import Base, MemoryBase, SimulatedLog, SqliteBase
 from logact.testing.supervised import Machine
@@ -134,6 +134,9 @@ class Simulation:
         kind, who = event.kind, event.who
         if kind == "ill":
             self.machine.ill[who] = world.loop.time() + event.amount
+        elif kind == "twin" and who in PARTS and self.plan.form in ("decoupled", "supervised"):
+            world.count("twin")
+            world.start(who + TWIN, Programs(self).twin(who))
         elif kind in ("second", "takeover"):
             if self.plan.form == "supervised":
                 world.count(f"supervisor_{kind}")
@@ -181,8 +184,10 @@ class Simulation:
         busy = self.checker.holders()
         for name, live in list(world.live.items()):
             # who holds an action that it began stays stopped, where there is somebody to notice it and to end it
-            if self.plan.form == "supervised" and name in world.kept:
-                continue  # its supervisor notices
+            supervised = self.plan.form == "supervised" and name in world.kept
+            doubled = self.plan.has_twins and name.removesuffix(TWIN) in TWINS and live.frozen_until < END_S
+            if supervised or doubled:
+                continue  # its supervisor notices, or the other one of the two goes on
             if live.held and (live.pid not in busy or self.plan.form != "decoupled"):
                 world.thaw(name)
         world.die_at.clear()
@@ -218,20 +223,7 @@ class Simulation:
             world.start(name, program)
         for event in self.plan.events:
             world.later(event.at_s, self._happen, event)
-        faulty = any(
-            (
-                self.plan.appends,
-                self.plan.reads,
-                self.plan.points,
-                self.plan.steps,
-                self.plan.events,
-                self.plan.hangs,
-                self.plan.away,
-                self.plan.voters,
-                self.plan.models,
-            )
-        )
-        calm_at = CALM_AT_S if faulty else 0.0
+        calm_at = CALM_AT_S if self.plan.has_faults else 0.0
         world.later(calm_at, self._calm)
         while world.loop.time() < END_S:
             await asyncio.sleep(0.25)

@@ -21,7 +21,7 @@ from logact.models.base import ModelRequest
 from logact.models.scripted import Reply, ScriptedModel, call, turn_of
 from logact.testing.ballots import JUDGES, Judge
 from logact.testing.loop import PROCESS, Choices
-from logact.testing.plan import FOR_EVER_S, Plan
+from logact.testing.plan import ASLEEP, FOR_EVER_S, Plan
 from logact.testing.world import Process, World
 from logact.tools import Tool, ToolContext, ToolError
 from logact.voters.base import Voter
@@ -162,7 +162,7 @@ class Town:
         self.asked[task, turn] += 1
         if self.checker is not None:
             try:
-                self.checker.asked(task, turn)
+                self.checker.asked(task, turn, process)
                 self._heard(request)
             except LogActError as error:
                 self.world.fail(error)
@@ -216,7 +216,10 @@ class Town:
             raise RuntimeError("the voter is ill")
         if fault == "nonsense":
             return "perhaps"
-        await asyncio.sleep({"silent": 100.0, "late": 40.0}.get(fault, 1.0))
+        process = PROCESS.get()
+        if fault == ASLEEP and process is not None:
+            self.world.freeze(process.name, ASLEEP_S)
+        await asyncio.sleep({"silent": 100.0, "late": 40.0, ASLEEP: 0.1}.get(fault, 1.0))
         return None
 
     def answered(self, voter: str, item: str, approved: bool, reason: str) -> Vote:
