@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.cli_help import fits, inside, logact
+from tests.cli_help import fits, here, inside, logact
 
 SPEC = """
 [agent]
@@ -58,6 +58,36 @@ def made(home: Path, plan: str = PLAN) -> Path:
     (home / "script.py").write_text(SCRIPT)
     (home / "plan.toml").write_text(plan)
     return home / "logact.toml"
+
+
+def test_tasks_for_a_role(tmp_path: Path) -> None:
+    """A task for a role is done by the agent that plays it (waited for ever: nobody could); what is wrong is said."""
+    spec = made(tmp_path, PLAN + 'role = "judge"\n')
+    done = here(
+        "swarm", "run", spec, "mend it", "--plan", tmp_path / "plan.toml", "--agents", "2", "--role", "2=judge"
+    )
+    assert done.returncode == 0 and "c: TELL THEM" in done.stdout and "Nobody here" not in done.stderr
+    (judged,) = [
+        one for one in json.loads(here("swarm", "show", spec, "--json").stdout)["tasks"] if one["name"] == "c"
+    ]
+    assert judged["agent"] == "team-2"
+    for wrong in ("judge", "=judge", "4=judge", "two=judge", "2="):
+        refused = here("swarm", "run", spec, "mend it", "--role", wrong)
+        assert refused.returncode == 2 and "N from 1 to 3" in refused.stderr
+    again = here("swarm", "run", spec, "mend it", "--plan", tmp_path / "plan.toml")  # it is done, and only told
+    assert again.returncode == 0 and "Nobody here plays judge" in again.stderr
+
+
+def test_what_saves_tokens_is_applied_where_that_is_asked(tmp_path: Path) -> None:
+    """What the log shows is applied before the work, is told, and saves: what was answered before costs nothing."""
+    spec = made(tmp_path)
+    run = ("swarm", "run", spec, "--plan", tmp_path / "plan.toml", "--agents", "1")
+    assert [here(*run, task).returncode for task in ("one", "two")] == [0, 0]
+    done = here(*run, "three", "--optimize")
+    assert done.returncode == 0 and "Applied " in done.stderr, done.stderr
+    assert here(*run, "four").stdout == done.stdout == "a: FIND IT\n\nb: FIX IT\n\nc: TELL THEM\n"
+    found = json.loads(here("swarm", "show", spec, "--json").stdout)
+    assert "answers" in {one["kind"] for one in found["changes"]} and found["shared_answers"] > 0
 
 
 def test_a_task_is_shared_and_shown(tmp_path: Path) -> None:

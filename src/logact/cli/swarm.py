@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import msgspec
 from logact.cli import look
 from logact.cli.common import existing_log, go, json_option, put, put_json
 from logact.errors import SpecError, UsageError
+from logact.introspection.agentic import AgenticIntrospection
+from logact.introspection.optimizing import Optimized
 from logact.logs.url import open_log
 from logact.spec import build_agent, load_spec, model_of
 from logact.swarm import SubTask, Swarm, SwarmResult
@@ -52,9 +56,17 @@ def swarm_command() -> None:
     metavar="N",
     help="The number in the first one's name; other processes take others.",
 )
+@click.option(
+    "--role",
+    "played",
+    multiple=True,
+    metavar="N=ROLE",
+    help="Agent number N plays ROLE, and may do tasks for it. Repeat for more.",
+)
 @click.option("--together", is_flag=True, help="Keep related tasks on one agent, in one conversation.")
 @click.option("--handover", is_flag=True, help="Hand long results over as summaries.")
 @click.option("--talk", is_flag=True, help="Let the agents write to each other and see what the others do.")
+@click.option("--optimize", is_flag=True, help="First apply what this log shows would save these agents tokens.")
 @click.option(
     "--lease",
     "lease_s",
@@ -66,21 +78,35 @@ def swarm_command() -> None:
 )
 @json_option
 def swarm_run(
-    spec: str, task: str, *, plan: str | None, agents: int, first: int, lease_s: float, as_json: bool, **how: Any
+    spec: str,
+    task: str,
+    *,
+    plan: str | None,
+    agents: int,
+    first: int,
+    optimize: bool,
+    lease_s: float,
+    as_json: bool,
+    **how: Any,
 ) -> None:
     """Share TASK among agents as SPEC describes them, and print the joined answer.
 
     The agents are NAME-1, NAME-2 and so on, each with SPEC's tools, voters and limits. The same command in another
     process (with another --first) joins in; after a crash it goes on. FILE holds [[task]] tables (or a list) with
-    name, text, and perhaps after, role and keep; or plain texts.
+    name, text, and perhaps after, role and keep; or plain texts. A task for a role waits until an agent plays it.
+    With --optimize another model is only tried if the agents' voters approve.
 
     \b
     Examples:
-      logact swarm run logact.toml "review the module" --plan plan.toml
+      logact swarm run logact.toml "review it" --plan plan.toml --role 1=judge
       logact swarm run logact.toml "review the module" --agents 5 --first 6
     """
     wanted = load_spec(spec)
     tasks = read_plan(Path(plan)) if plan is not None else None
+    roles = read_roles(how.pop("played"), wanted.agent.name, range(first, first + agents))
+    nobodys = {one.role for one in tasks or () if isinstance(one, SubTask) and one.role} - {*chain(*roles.values())}
+    if nobodys:
+        click.echo(f"Nobody here plays {', '.join(sorted(nobodys))}: those tasks wait for another process.", err=True)
 
     async def inside() -> SwarmResult:
         async with open_log(wanted.log_url, **wanted.keys) as log:
@@ -90,8 +116,19 @@ def swarm_run(
             ]
             planner = None if tasks is not None else model_of(wanted)
             swarm = Swarm(
-                made, log, name=f"{wanted.agent.name}-swarm", planner=planner, lease_s=lease_s, voters=(), **how
+                made,
+                log,
+                name=f"{wanted.agent.name}-swarm",
+                planner=planner,
+                roles=roles,
+                lease_s=lease_s,
+                voters=(),
+                **how,
             )
+            if optimize:
+                click.echo(
+                    _applied(await AgenticIntrospection().optimize_token_usage(made, automatic=True)), err=True
+                )
             found: SwarmResult = await swarm.run(task, tasks)
             return found
 
@@ -139,6 +176,27 @@ def swarm_show(log: str, *, run: int, follow: bool, as_json: bool) -> None:
     found = go(inside())
     if found.status == "stopped" or any(one.failures and one.status != "done" for one in found.tasks):
         raise click.exceptions.Exit(1)
+
+
+def _applied(found: Optimized) -> str:
+    """What was applied before the work, in a line."""
+    count = sum(map(len, found.applied.values()))
+    return f"Applied {look.count(count, 'change')}; see them with `logact swarm show`."
+
+
+def read_roles(given: Sequence[str], name: str, numbers: range) -> dict[str, list[str]]:
+    """The roles of each agent of this process, from texts such as ``2=judge``. UsageError for anything else."""
+    roles: dict[str, list[str]] = {}
+    for one in given:
+        number, separator, role = one.partition("=")
+        if not separator or not role.strip() or not number.strip().isdecimal() or int(number) not in numbers:
+            raise UsageError(
+                "This gives no agent of this process a role",
+                received=one,
+                expected=f"N=ROLE, with N from {numbers[0]} to {numbers[-1]}",
+            )
+        roles.setdefault(f"{name}-{int(number)}", []).append(role.strip())
+    return roles
 
 
 def read_plan(path: Path) -> list[SubTask | str]:
