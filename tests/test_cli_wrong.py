@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import pytest
 
 from logact import open_log
 from logact.cli.common import at
+from logact.cli.main import main
 from logact.entry import Notice
 from tests.cli_help import environment, fits, here, lines_of, logact, make
 
@@ -166,3 +170,83 @@ def test_a_key_without_its_certificate(tmp_path: Path) -> None:
     assert shown.returncode == 2
     assert "--cert" in shown.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        (["actions", "x" * 5000], 5, "There is no log"),  # was called a defect, in 5000 columns
+        (["stop", ""], 2, "No log is named"),  # took the log of the present directory
+        (["log", "show", "ops.db", "--kind", "y" * 3000], 2, "there is no kind"),
+        (["actions", "ops.db", "--status", "lost"], 2, "'in_doubt'"),
+        (["log", "show", "ops.db", "-n", "9" * 5000], 2, "Invalid value"),
+        (["log", "verify", "sqlite:///%00.db"], 2, "zero byte"),
+        (["fork", "ops.db@1000", "sqlite:///%00.db"], 2, "zero byte"),  # was called a defect
+        (["log", "repair", "logact+http://[::1", "new.db"], 2, "Only files are repaired"),  # so was this
+        (["driver", "logact.toml", "--log", ""], 2, "'--log': it is empty"),  # took the file's own log
+        (["serve", "--log", "ops.db", "--cert", ""], 2, "'--cert': it is empty"),  # served without encryption
+    ],
+)
+def test_odd_arguments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: list[str], code: int, said: str
+) -> None:
+    """Each is refused in words, within the terminal's width, and nothing is made or begun."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    make(tmp_path)
+    asyncio.run(noted(tmp_path / "ops.db"))
+    before = sorted(tmp_path.iterdir())
+    shown = here(*line)
+    assert shown.returncode == code, shown
+    assert said in " ".join(shown.stderr.split())
+    fits(shown.stderr)
+    assert len(shown.stderr) < 4000 and "defect" not in shown.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_refusal_of_the_system_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk where the output goes, a file that may not be read: said so; it was "a defect of LogAct"."""
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(noted(tmp_path / "ops.db"))
+    said = io.StringIO()
+    for buffered in (False, True):
+        with contextlib.redirect_stdout(Full(buffered)), contextlib.redirect_stderr(said):
+            assert main(["log", "show", "ops.db"]) == 2
+            sys.stdout.close()
+    assert said.getvalue().count("No space left on device") == 2 and "defect" not in said.getvalue()
+
+
+class Full(io.StringIO):
+    """An output on a full disk; ``buffered`` notices when it is flushed at the end."""
+
+    def __init__(self, buffered: bool) -> None:
+        super().__init__()
+        self.buffered = buffered
+
+    def write(self, text: str) -> int:
+        if not self.buffered:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(text)
+
+    def flush(self) -> None:
+        if self.buffered and self.getvalue().count("\n") > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_no_output_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts it may have closed its output; it ended in a traceback."""
+    asyncio.run(noted(tmp_path / "ops.db"))
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["log", "show", str(tmp_path / "ops.db")]) == 0
+
+
+def test_where_a_log_went_fits_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `log move` and `fork` say is wrapped (was 99 columns for a short path)."""
+    monkeypatch.chdir(tmp_path)
+    asyncio.run(noted(tmp_path / "ops.db"))
+    moved = here("log", "move", "ops.db", "new.db")
+    forked = here("fork", "ops.db@1000", "a-fork-in-a-file-with-quite-a-long-name.db")
+    for shown in (moved, forked):
+        assert shown.returncode == 0, shown
+        fits(shown.stdout)
+    assert "stays at" in moved.stdout and "(log " in forked.stdout

@@ -133,8 +133,7 @@ def _kept_away(spec: SpecFile, log_url: str) -> list[Path]:
 
 def file_of(url: str) -> Path | None:
     """The file of a ``sqlite:`` URL; None for other logs."""
-    parts = urlsplit(url)
-    return Path(unquote(parts.path[1:])).absolute() if parts.scheme == "sqlite" else None
+    return Path(unquote(urlsplit(url).path[1:])).absolute() if url[:7].lower() == "sqlite:" else None
 
 
 # --- voters and the policy -------------------------------------------------------------------------------------

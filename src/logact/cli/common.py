@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import click
 import msgspec
+from click.core import ParameterSource
 
 from logact import env as environment
 from logact.errors import LogActError, LogUnavailable, UsageError
@@ -25,6 +26,15 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//.*)?")
 
+
+def named(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """For options that name something: an empty text (of a variable that is not set) is not "left out"."""
+    given = ctx.get_parameter_source(param.name or "") is not ParameterSource.DEFAULT
+    if given and value is not None and not value.strip():
+        raise click.BadParameter("it is empty; leave the option out, or say what it names")
+    return value
+
+
 LOG_HELP = "LOG is a URL (sqlite:///ops.db), the path of a log's file, or a specification (logact.toml)."
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line, for machines.")
@@ -32,6 +42,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 
 def log_url(text: str) -> str:
     """The URL that a LOG argument means."""
+    if not text.strip():
+        raise UsageError(
+            "No log is named",
+            received="an empty text",
+            expected="a log's file or URL, or a specification",
+            todo="check the variable or the line that it came from",
+        )
     if text.endswith(".toml"):
         from logact.spec import load_spec
 
@@ -41,7 +58,7 @@ def log_url(text: str) -> str:
 
         return absolute_url(text, Path.cwd())
     path = Path(text).absolute()
-    if path.is_dir() and (path / "logact.toml").is_file():
+    if exists(path) and path.is_dir() and (path / "logact.toml").is_file():
         return log_url(str(path / "logact.toml"))
     from urllib.parse import quote
 
@@ -111,8 +128,8 @@ def existing_log(text: str) -> SharedLog:
 def _keys_of(text: str) -> dict[str, str]:
     """The key files that a specification names; of any other LOG none."""
     path = Path(text)
-    path = path / "logact.toml" if path.is_dir() else path
-    if path.suffix != ".toml" or not path.is_file():
+    path = path / "logact.toml" if exists(path) and path.is_dir() else path
+    if path.suffix != ".toml" or not exists(path) or not path.is_file():
         return {}
     from logact.spec import load_spec
 

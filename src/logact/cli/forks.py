@@ -48,14 +48,13 @@ def fork_command(log: str, target: str, keep_parent: bool, as_json: bool) -> Non
     if as_json:
         put_json(msgspec.to_builtins(done))
         return
-    put(
-        f"Forked {done.parent} at {done.position} to {redacted(target)} (log {done.log}):"
-        f" {look.count(done.records, 'record')}."
-    )
+    put(f"Forked {done.parent} at {done.position}: {look.count(done.records, 'record')}.")
+    put(look.wrapped("fork", f"{redacted(target)} (log {done.log})", indent=2))
     if done.closed:
-        put(f"  Closed, since the parent has them: {', '.join(map(str, done.closed))}")
+        put(look.wrapped("closed", f"{', '.join(map(str, done.closed))}, since the parent has them", indent=2))
     for run in done.paused:
-        put(f"  Paused in the parent: run {run} (`logact resume {redacted(name)} --run {run}` lets it go on)")
+        lets_go = f"`logact resume {redacted(name)} --run {run}` lets it go on"
+        put(look.wrapped("paused", f"run {run} in the parent; {lets_go}", indent=2))
 
 
 @click.command("diff")

@@ -71,6 +71,8 @@ Exit codes:
   3   the log is damaged             8   waits for somebody's approval
   4   something is in doubt          130 interrupted; nothing is lost"""
 
+SHOWN_CHARS_MAX = 2000
+
 INTERRUPTED = "Interrupted. Nothing is lost; run the same command to go on."
 
 
@@ -137,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
         found = root.main(given, prog_name="logact", standalone_mode=False, obj={"debug": debug})
         code = found if isinstance(found, int) else 0
     except click.ClickException as error:
-        error.show()
+        _say(misused(error))
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         _say(INTERRUPTED)
@@ -152,6 +154,11 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         _say(told(error))
         code = error.exit_code
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        _say(told(_refused(error)))
+        code = UsageError.exit_code
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -160,8 +167,12 @@ def main(arguments: list[str] | None = None) -> int:
             _say("This is a defect of LogAct, or of a tool or voter. --debug shows where.")
         code = 70
     try:
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
+        if sys.stdout is not None:  # closed by who started this
+            sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        if code == 0 and isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            _say(told(_refused(error)))
+            code = UsageError.exit_code
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     left = [one for one in threading.enumerate() if one.name.startswith("logact") and not one.daemon]
     if left and arguments is None:
@@ -183,6 +194,36 @@ def _check_text(given: list[str]) -> None:
             )
 
 
+def _refused(error: OSError) -> UsageError:
+    """What the operating system says of a file, a directory, or the place where the output goes."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return UsageError(
+        "The operating system refused it",
+        received=f"{where}{error.strerror or error}",
+        todo="check the path, its permissions, and the room on the disk (--debug shows where it happened)",
+    )
+
+
+def misused(error: click.ClickException) -> str:
+    """An option or argument that cannot be used, within the width of the terminal."""
+    from logact.cli import look
+
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.format_message()  # the help itself
+    lines = []
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is not None:
+        usage = context.command.collect_usage_pieces(context)
+        lines += look.wrapped("Usage:", " ".join([context.command_path, *usage]), label_width=7)
+        lines += [f"Try '{context.command_path} --help' for help.", ""]
+    return "\n".join([*lines, *look.wrapped("Error:", _short(error.format_message()), label_width=7)])
+
+
+def _short(text: str) -> str:
+    """What fits a screen: a whole file may stand where a name was expected."""
+    return text if len(text) <= SHOWN_CHARS_MAX else f"{text[:SHOWN_CHARS_MAX]}... ({len(text)} characters)"
+
+
 def told(error: LogActError) -> str:
     """An error for people: what is wrong, then what was received, expected, and what to do, a line each."""
     from logact.cli import look
@@ -191,7 +232,7 @@ def told(error: LogActError) -> str:
     received = error.received if isinstance(error.received, str | None) else repr(error.received)
     for label, text in (("received", received), ("expected", error.expected), ("to do", error.todo)):
         if text:
-            lines += look.wrapped(label, text, indent=2, label_width=10)
+            lines += look.wrapped(label, _short(text), indent=2, label_width=10)
     return "\n".join(lines)
 
 

@@ -46,8 +46,10 @@ def move_command(log: str, target: str, copy: bool, as_json: bool) -> None:
     if as_json:
         put_json(msgspec.to_builtins(done))
         return
-    put(f"The log {done.log} goes on at {done.target}, after position {done.position}.")
+    put(f"The log {done.log} goes on elsewhere, after position {done.position}.")
+    put(look.wrapped("now at", done.target, indent=2))
     if done.copied:
-        put(f"  Its history was copied and compared ({look.count(done.copied, 'record')}); {done.source} can go.")
+        said = f"copied and compared ({look.count(done.copied, 'record')}); {done.source} can go"
     else:
-        put(f"  Its history stays at {done.source}, which has to stay readable.")
+        said = f"stays at {done.source}, which has to stay readable"
+    put(look.wrapped("history", said, indent=2))

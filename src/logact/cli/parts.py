@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from logact.agent import LogActAgent
-from logact.cli.common import F, go, json_option, log_url, put, put_json, who
+from logact.cli.common import F, go, json_option, log_url, named, put, put_json, who
 from logact.cli.progress import Progress
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
@@ -40,7 +40,7 @@ def part(function: F) -> F:
             help=f"How long what runs may take to end after SIGTERM ({STOP_S:g}).",
         ),
         click.option("--quiet", "-q", is_flag=True, help="Say nothing."),
-        click.option("--log", "url", metavar="URL", help="Use this log, whatever the file says."),
+        click.option("--log", "url", metavar="URL", callback=named, help="Use this log, whatever the file says."),
         click.argument("spec", type=click.Path()),
     ):
         function = option(function)
@@ -168,7 +168,7 @@ def checkpointer_command(spec: str, **options: Any) -> None:
 
 @click.command("policy")
 @json_option
-@click.option("--log", "url", metavar="URL", help="Use this log, whatever the file says.")
+@click.option("--log", "url", metavar="URL", callback=named, help="Use this log, whatever the file says.")
 @click.argument("spec", type=click.Path())
 def policy_command(spec: str, *, url: str | None, as_json: bool) -> None:
     """Put the policy and the specification that SPEC describes in force, as an operator.

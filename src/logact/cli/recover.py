@@ -9,7 +9,7 @@ import msgspec
 
 from logact.agent import LogActAgent
 from logact.cli import describe, look
-from logact.cli.common import go, json_option, put, put_json
+from logact.cli.common import go, json_option, named, put, put_json
 from logact.cli.progress import Progress
 from logact.core.state import Action
 from logact.errors import InDoubt, UsageError
@@ -39,7 +39,7 @@ class Settled(msgspec.Struct, frozen=True):
 @click.option("--reason", default="", metavar="TEXT", help="Why it is given up, for the log and the model.")
 @click.option("--model", metavar="NAME", help="Use this model, whatever the file or LOGACT_MODEL says.")
 @click.option("--takeover", is_flag=True, help="Fence off another process that plays this agent.")
-@click.option("--log", "url", metavar="URL", help="Use this log, whatever the file says.")
+@click.option("--log", "url", metavar="URL", callback=named, help="Use this log, whatever the file says.")
 @json_option
 def recover_command(
     *,

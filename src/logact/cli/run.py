@@ -11,7 +11,7 @@ import msgspec
 from logact.agent import LogActAgent, last_run
 from logact.agent_results import Answer
 from logact.cli import look
-from logact.cli.common import error_json, go, json_option, put, put_json
+from logact.cli.common import error_json, go, json_option, named, put, put_json
 from logact.cli.progress import Progress
 from logact.core.state import RunState, State
 from logact.entry import Input, Limits, NewEntry, Output, Run, own
@@ -35,7 +35,7 @@ from logact.spec import SpecFile, build_agent, load_spec
 @click.option("--no-wait", is_flag=True, help="End with exit code 8 where the run waits for people only.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the answer only.")
 @click.option("--model", metavar="NAME", help="Use this model, whatever the file or LOGACT_MODEL says.")
-@click.option("--log", "log_url", metavar="URL", help="Use this log, whatever the file says.")
+@click.option("--log", "log_url", metavar="URL", callback=named, help="Use this log, whatever the file says.")
 @click.option(
     "--stop-within",
     "stop_s",

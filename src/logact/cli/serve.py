@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from logact.cli import look
-from logact.cli.common import go, json_option, log_url, put, put_json, who
+from logact.cli.common import go, json_option, log_url, named, put, put_json, who
 from logact.entry import MAY_APPEND
 from logact.errors import MissingExtra, UsageError
 from logact.logs.network_url import redacted
@@ -32,8 +32,8 @@ LOG_OPTION = click.option(
 @LOG_OPTION
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--cert", default="", metavar="FILE", help="The server's certificate (PEM), for TLS.")
-@click.option("--key", default="", metavar="FILE", help="The certificate's private key (PEM).")
+@click.option("--cert", default="", callback=named, metavar="FILE", help="The server's certificate (PEM), for TLS.")
+@click.option("--key", default="", callback=named, metavar="FILE", help="The certificate's private key (PEM).")
 @click.option("--requests", default=500.0, show_default=True, metavar="N", help="Requests a second for each token.")
 @click.option("--connections", default=1000, show_default=True, metavar="N", help="Connections at once.")
 @click.option(

@@ -10,7 +10,7 @@ import msgspec
 
 from logact import env as environment
 from logact.cli import look
-from logact.cli.common import existing_log, go, json_option, log_url, put, put_json, who
+from logact.cli.common import existing_log, go, json_option, log_url, named, put, put_json, who
 from logact.cli.progress import Progress
 from logact.cli.supervise_status import shown_status, status_of
 from logact.entry import Control, NewEntry
@@ -35,7 +35,7 @@ Verb = Literal["pause", "resume", "stop"]
 @click.option("--steps", is_flag=True, help="Show what the agent does, too.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but why it ends.")
 @click.option("--model", default="", metavar="NAME", help="Use this model, whatever the file or LOGACT_MODEL says.")
-@click.option("--log", "url", default="", metavar="URL", help="Use this log, whatever the file says.")
+@click.option("--log", "url", default="", metavar="URL", callback=named, help="Use this log, whatever the file says.")
 @json_option
 def supervise_command(
     spec: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import msgspec
 
-from logact.cli.common import go, json_option, put, put_json
+from logact.cli.common import go, json_option, named, put, put_json
 from logact.spec import build_agent, load_spec
 from logact.spec_change import change_tool
 from logact.spec_parts import tools_of
@@ -16,7 +16,7 @@ from logact.undoing import UndoReport
 @click.argument("spec", type=click.Path())
 @click.argument("position", type=int, metavar="RUN|ACTION")
 @click.option("--takeover", is_flag=True, help="Fence off another process that plays this agent.")
-@click.option("--log", "url", metavar="URL", help="Use this log, whatever the file says.")
+@click.option("--log", "url", metavar="URL", callback=named, help="Use this log, whatever the file says.")
 @json_option
 def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_json: bool) -> None:
     """Take back what a RUN or an ACTION did, newest first.

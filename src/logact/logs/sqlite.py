@@ -278,6 +278,8 @@ def engine_from_url(url: str) -> SqliteEngine:
             expected="sqlite:///relative.db or sqlite:////absolute/path.db",
             todo=f"try sqlite:///{absolute}{unquote(parts.netloc + parts.path).lstrip('/') or 'ops.db'}",
         )
+    if not path.isprintable() and "\0" in path:
+        raise UnknownLogUrl("A file's name cannot hold a zero byte", received=url, todo="leave %00 out of the URL")
     if path == ":memory:":
         raise UnknownLogUrl("SQLite in memory is not shared", received=url, todo="use memory: instead")
     if parts.fragment:
