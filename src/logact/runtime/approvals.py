@@ -11,10 +11,10 @@ import msgspec
 
 from logact.core.state import Action, State
 from logact.entry import NewEntry, Vote
-from logact.errors import ConditionFailed, LogCorrupt, LogError, ReadOnlyIncarnation, UsageError
+from logact.errors import ConditionFailed, LogError, ReadOnlyIncarnation, UsageError
 from logact.logs.base import SharedLog, where
 from logact.runtime.decider import DECISIONS, Decider
-from logact.runtime.host import Host
+from logact.runtime.host import Host, refuse_damaged
 from logact.voters.human import Pending, pending, people_awaited, person_of
 
 TRIES_MAX = 5
@@ -69,8 +69,7 @@ async def _host(log: SharedLog, agent: str) -> Host:
     host = Host(log, agent)
     host.leaves()  # nothing of an agent is played here
     state = await host.tail.start()
-    if state.broken:
-        raise LogCorrupt("The log does not verify", received=state.broken, todo="run `logact log verify`")
+    refuse_damaged(state)
     if state.halted:
         raise ReadOnlyIncarnation("The log holds an entry that this version must not ignore", received=state.halted)
     return host

@@ -8,7 +8,8 @@ knew and begins another life, as a restarted process would. Parts meet only in t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from os import PathLike
 from typing import Any, Protocol
 
@@ -36,7 +37,7 @@ from logact.runtime.checkpointer import Checkpointer
 from logact.runtime.decider import Decider
 from logact.runtime.driver import Driver
 from logact.runtime.executor import Executor
-from logact.runtime.host import Host
+from logact.runtime.host import Host, refuse_damaged
 from logact.runtime.leases import Pulse
 from logact.runtime.leaving import Leave, ending_well, first_of
 from logact.runtime.proposer import Proposer
@@ -305,10 +306,8 @@ async def _play(
     hosts: list[Host] = []
     if leave is not None:
         leave.position = lambda: hosts[0].state.position if hosts else 0
-
-    def lives() -> Coroutine[Any, Any, None]:
-        return _lives(log, agent, part, build, observers=observers, hosts=hosts, births=births, at_work=at_work)
-
+    more: dict[str, Any] = {"observers": observers, "hosts": hosts, "births": births, "at_work": at_work}
+    lives = partial(_lives, log, agent, part, build, **more)
     if leave is None:
         await lives()
         return
@@ -367,6 +366,7 @@ async def _live(
         if keeper is not None:
             await keeper.load()
         await host.tail.start()
+        refuse_damaged(host.state)
         if keeper is not None:
             keeper.check()
             group.create_task(keeper.run())

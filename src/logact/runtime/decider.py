@@ -31,7 +31,7 @@ class Decider:
         return bool(self._next(state))
 
     def _next(self, state: State) -> tuple[Action, Payload] | None:
-        if state.halted:
+        if state.halted or state.broken:
             return None
         now_ms = self.host.env.wall_ms()
         for expiry in deciding.overdue(state, now_ms):
@@ -69,7 +69,7 @@ class Decider:
 
     def _deadline_ms(self, state: State) -> int:
         """The earliest deadline that is this decider's to watch (0: none); another's would never go away."""
-        if state.halted:
+        if state.halted or state.broken:
             return 0
         mine = (state.actions[key] for key in state.open_actions if self._mine(state.actions[key]))
         times = [

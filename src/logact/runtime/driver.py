@@ -47,7 +47,7 @@ from logact.runtime import values
 from logact.runtime.circuits import Circuits
 from logact.runtime.ending import Ending
 from logact.runtime.executor import Executor
-from logact.runtime.host import Host
+from logact.runtime.host import Host, refuse_damaged
 from logact.runtime.inline import Inline
 from logact.runtime.leaving import Leave
 from logact.runtime.proposer import Proposer
@@ -269,8 +269,7 @@ class Driver:
 
     @staticmethod
     def _refuse_unsound(state: State) -> None:
-        if state.broken:
-            raise LogCorrupt("The log does not verify", received=state.broken, todo="run `logact log verify`")
+        refuse_damaged(state)
         if state.halted:
             raise ReadOnlyIncarnation(
                 "The log holds a critical entry that this version does not understand",

@@ -218,6 +218,12 @@ class Host:
         )
 
 
+def refuse_damaged(state: State) -> None:
+    """Raise LogCorrupt if what was read of the log does not verify: it may be looked at, and not acted on."""
+    if state.broken:
+        raise LogCorrupt("The log does not verify", received=state.broken, todo="run `logact log verify`")
+
+
 def _point(entries: Sequence[NewEntry]) -> str:
     """The name of a record for crash tests: the kinds that it holds."""
     return "_".join(dict.fromkeys(type(entry.payload).__name__.lower() for entry in entries))

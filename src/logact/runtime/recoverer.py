@@ -60,7 +60,9 @@ class Recoverer:
 
     def due(self, state: State) -> list[Action]:
         """Unfinished actions of these agents that this process is not running itself."""
-        found = []
+        found: list[Action] = []
+        if state.halted or state.broken:
+            return found
         for action in state.unfinished():
             if action.intent.agent not in self.agents or action.intent.external:
                 continue
@@ -259,7 +261,7 @@ class Recoverer:
                 intent=action.id, attempt=len(action.attempts), settlement="undo", evidence="undo", reason=reason
             )
             await self._write(action, self._doubt(action, "its executor is gone"), begins)
-            if not self.host.state.actions[action.id].undo_begun:
+            if not self.host.state.actions[action.id].undo_begun or self.host.state.broken:
                 return
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):

@@ -212,7 +212,7 @@ class VoterHost:
 
     def due(self, state: State) -> list[tuple[Action, Voter]]:
         """The votes that this host owes: undecided actions whose policy wants a voter that lives here."""
-        if not state.open_actions or state.halted:
+        if not state.open_actions or state.halted or state.broken:
             return []
         found: list[tuple[Action, Voter]] = []
         for action in state.undecided():
