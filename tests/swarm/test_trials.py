@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +10,22 @@ from typing import Any
 
 import pytest
 
-from logact import AgenticIntrospection, LogActAgent, Tool
-from logact.entry import Checkpoint, Limits, Notice
+from logact import AgenticIntrospection, LogActAgent, Tool, open_log
+from logact.entry import Checkpoint, Input, Limits, NewEntry, Notice, Run, own
 from logact.errors import SpecError
 from logact.introspection.optimizing import Optimized
 from logact.introspection.trials import TRIAL_RUNS
 from logact.introspection.tuning import APPLIED, KEPT, UNDONE
 from logact.logs.base import SharedLog
 from logact.models import Price, ProviderModel
+from logact.runtime import assembly
+from logact.runtime.leaving import Leave
+from logact.runtime.tail import Tail
 from logact.spec import build_agent, load_spec
 from logact.spec_save import save_agent
 from logact.swarm import Swarm
 from tests.fake_provider import Ask, FakeProvider, Say
+from tests.recovery.forms import PARTS
 from tests.runtime.kit import memory_log, opened, payloads, run
 
 USAGE = (1000, 10, 0)
@@ -42,12 +47,14 @@ class Desk:
     def __init__(self, small: Callable[[Any], Say] = lambda body: Say(text="done", usage=USAGE)) -> None:
         self.small = small
         self.asked: Counter[str] = Counter()
+        self.offered: set[str] = set()
         self.provider = FakeProvider([self.answer])
         self.log = memory_log()
 
     def answer(self, body: Any) -> Say:
         """The big model is always right."""
         self.asked[body["model"]] += 1
+        self.offered = {tool["function"]["name"] for tool in body.get("tools", ())}
         return self.small(body) if body["model"] == "small" else Say(text="done", usage=USAGE)
 
     def model(self, name: str, usd: float) -> ProviderModel:
@@ -216,3 +223,40 @@ def test_a_specification_names_models_to_try(tmp_path: Path) -> None:
     assert isinstance(small, ProviderModel) and small.price == Price(input_usd=1, output_usd=2)
     again = load_spec(save_agent(agent, tmp_path / "again.toml"))
     assert again.agent.try_models == ["openai:small"] and again.prices == load_spec(spec).prices
+
+
+def test_a_driver_of_its_own_follows(tmp_path: Path) -> None:
+    """Where the agent's parts are apart, its driver offers less, tries the model and says what came of it, too."""
+
+    async def main(desk: Desk) -> None:
+        url = f"sqlite:///{tmp_path}/ops.db"
+        async with open_log(url) as desk.log:
+            await desk.work(ann := desk.agent(), "first")
+            await desk.optimized(ann, automatic=True)
+            leave = Leave(5.0)
+
+            async def play(part: str) -> None:
+                async with open_log(url) as log:
+                    await getattr(assembly, f"play_{part}")(log, desk.agent(log), leave=leave)
+
+            async with asyncio.TaskGroup() as group:
+                for part in PARTS:
+                    group.create_task(play(part))
+                tail = Tail(desk.log)
+                await tail.start()
+                for number in range(2 * TRIAL_RUNS):
+                    begin = (Run(agent="ann", title="go"), Input(run=own(0), text=f"more {number}"))
+                    entries = [
+                        NewEntry(payload=one, role="client", name="me", agent="ann", run=own(0) * (one is begin[1]))
+                        for one in begin
+                    ]
+                    mine = (await desk.log.append(*entries)).position
+                    while (await tail.catch_up()).runs[mine].status == "running":
+                        await asyncio.sleep(0.01)
+                leave.ask()
+            assert desk.asked["small"] == TRIAL_RUNS and desk.offered == set()
+            assert [one.data["with"]["runs"] for one in await desk.notices(KEPT)] == [TRIAL_RUNS]
+
+    desk = Desk()
+    with desk.provider:
+        run(main(desk))

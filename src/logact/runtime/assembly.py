@@ -46,6 +46,7 @@ from logact.runtime.retry import RetryRecovery
 from logact.runtime.reuse import Reads
 from logact.runtime.secrets import Secrets
 from logact.runtime.setting_up import set_up
+from logact.runtime.tuned import Tunable, Tuned
 from logact.runtime.verifying import BackgroundCheck
 from logact.runtime.voter_host import VoterHost
 from logact.runtime.watcher import Watch, Watcher
@@ -63,14 +64,12 @@ Observer = Callable[[State, Entry], None]
 Work = Callable[[], Awaitable[object]]
 
 
-class Playable(Protocol):
+class Playable(Tunable, Protocol):
     """What the parts need to know of an agent. A ``LogActAgent`` is one."""
 
-    agent_id: str
     voters: list[Voter]
     model: Model | None
     tools: Toolbox
-    system: str
     policy: Policy | None
     secrets: Secrets
     answer_type: Any
@@ -87,7 +86,6 @@ class Playable(Protocol):
     breaker: Breaker | None
     lease_s: float
     end_hung: bool
-    hide_tools: tuple[str, ...]
     reads: Reads
 
 
@@ -117,6 +115,7 @@ async def play_driver(
             model_timeout_s=agent.model_timeout_s,
             hidden=frozenset(agent.hide_tools),
         )
+        tuned = Tuned(host, agent, driver)
         drivers[:] = [driver]
         driver.leave = leave
 
@@ -124,7 +123,8 @@ async def play_driver(
             await set_up(host, agent)
             while True:
                 await host.tail.until(lambda state: _unfinished(state, agent.agent_id))
-                await driver.drive(_unfinished(host.state, agent.agent_id))
+                await tuned.ready(run := _unfinished(host.state, agent.agent_id))
+                await driver.drive(run)
 
         return drive
 
