@@ -21,6 +21,7 @@ from logact.models import Price, ProviderModel
 from logact.runtime import assembly
 from logact.runtime.leaving import Leave
 from logact.runtime.tail import Tail
+from logact.runtime.trimming import trim
 from logact.spec import build_agent, load_spec
 from logact.spec_save import save_agent
 from logact.swarm import Swarm
@@ -203,6 +204,9 @@ def test_another_life_goes_on_with_the_trial() -> None:
         await last.run("at the end")
         assert desk.asked["small"] == TRIAL_RUNS + 1 and last.tuning.measures.keys() == ann.tuning.measures.keys()
         assert "put" in last.tuning.hidden  # a change of another kind, too
+        assert (await trim(desk.log)).before  # what was applied is behind the cut, and the agent goes on without it
+        after = desk.agent()
+        assert (await after.run("after the cut")).text == "done" and not after.tuning.measures
 
     desk = Desk()
     with desk.provider:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from logact.core.state import State
-from logact.entry import Entry, Intent, Notice, position_of
+from logact.entry import Entry, Intent, Notice, end_of
 from logact.introspection.token_reading import WHOLE, changes, objects_of, touches
 from logact.introspection.tokens import Measure
 from logact.introspection.trials import APPLIED, KEPT, SPOKESMEN, UNDONE, Trial, Trials, Verdict
@@ -129,7 +129,7 @@ class Tuning:
 
     async def load(self, log: SharedLog, upto: int) -> None:
         """Take up what stands in the log up to a position, where reading begins after it."""
-        kept = position_of(await first_kept(log))
+        kept = end_of(await first_kept(log))
         notices = where(kinds=["Notice"], agents=[self.agent])
         known = Tuning(self.agent)
         async for entry in log.read(kept, upto=upto, matching=notices):
