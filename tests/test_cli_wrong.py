@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from logact import open_log
+from logact.cli import look
 from logact.cli.common import at
 from logact.cli.main import main
 from logact.entry import Notice
@@ -184,6 +185,10 @@ def test_a_key_without_its_certificate(tmp_path: Path) -> None:
         (["fork", "ops.db@1000", "sqlite:///%00.db"], 2, "zero byte"),  # was called a defect
         (["log", "repair", "logact+http://[::1", "new.db"], 2, "Only files are repaired"),  # so was this
         (["driver", "logact.toml", "--log", ""], 2, "'--log': it is empty"),  # took the file's own log
+        (["swarm", "run", ".", "x", "--lease", "nan"], 2, "not a number"),  # was taken
+        (["log", "show", "ops.db", "--kind", "foo"], 2, "Kinds are Run, Spec"),
+        (["swarm", "run", ".", "x", "--plan", "ops.db"], 2, "is no text"),  # told of codecs
+        (["run", "workspace", "x"], 2, "no such specification"),  # "[Errno 21] Is a directory"
         (["serve", "--log", "ops.db", "--cert", ""], 2, "'--cert': it is empty"),  # served without encryption
     ],
 )
@@ -250,3 +255,27 @@ def test_where_a_log_went_fits_a_terminal(tmp_path: Path, monkeypatch: pytest.Mo
         assert shown.returncode == 0, shown
         fits(shown.stdout)
     assert "stays at" in moved.stdout and "(log " in forked.stdout
+
+
+def test_tables_of_long_names_fit_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long names are cut, widest first, and numbers never; a table was as wide as its names (113 columns)."""
+    monkeypatch.setenv("COLUMNS", "80")
+    names = [["1000", "executed", "n" * 60, "日" * 30, "why"], ["2000", "failed", "short", "m" * 40, "z" * 90]]
+    lines = look.table(names, head=["ACTION", "STATUS", "TOOL", "AGENT", "REASON"], right=[0])
+    assert len(lines) == 3 and all(look.cells(line) <= 80 for line in lines), lines
+    assert lines[1].split()[:2] == ["1000", "executed"] and lines[2].split()[:3] == ["2000", "failed", "short"]
+    assert "nnnnnnnnnn" in lines[1] and "why" in lines[1]
+    narrow = look.table([["1", "ab", "c" * 20]], head=["N", "B", "C"], right=[0])
+    assert narrow == ["N  B   C", "1  ab  " + "c" * 20]
+
+
+def test_a_directory_stands_for_its_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As LOG and as SPEC; where a specification is asked for it was "[Errno 21] Is a directory"."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path)
+    assert here("run", ".", "x", "--quiet").returncode == 0
+    assert here("recover", ".").returncode == 0
+    none = here("log", "show", ".", "--until", "-2d")
+    assert (none.returncode, none.stdout.count("\n")) == (0, 1 if "POSITION" in none.stdout else 0)
+    assert "None of" in none.stderr
+    fits(none.stderr)

@@ -99,15 +99,24 @@ def load_spec(path: str | os.PathLike[str]) -> SpecFile:
     """Read and check a specification. Nothing is imported, opened or asked. Raises SpecError."""
     source = Path(path)
     try:
+        if source.is_dir():
+            source = source / "logact.toml"
         text = source.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise SpecError(
-            "There is no such specification", received=str(path), todo="write one with `logact init`"
+            "There is no such specification", received=str(source), todo="write one with `logact init`"
         ) from error
     except UnicodeDecodeError as error:
-        raise SpecError("This is no specification", received=str(path), expected="a text, not a log") from error
+        raise SpecError(
+            "This is no specification",
+            received=str(path),
+            expected="a text, not a log",
+            todo="name the file that `logact init` writes, such as logact.toml",
+        ) from error
     except OSError as error:
-        raise SpecError(f"The specification {path} cannot be read", received=str(error)) from error
+        raise SpecError(
+            "The specification cannot be read", received=f"{path}: {error.strerror}", todo="check the path"
+        ) from error
     return parse_spec(text, path=str(source))
 
 

@@ -101,6 +101,24 @@ def test_nonsense_is_no_answer(say: Say) -> None:
     run(work())
 
 
+def test_advice_for_a_swarm_cites_what_is_there() -> None:
+    """What a model adds to the computed findings is held to the same; what was dropped is counted (was not said)."""
+
+    def says(body: Any) -> Say:
+        number = str(body["messages"][-1]["content"]).split()[1]
+        return reply(number, {"text": "Share the guide.", "cites": [FIRST]}, {"text": "Trust me.", "cites": []})
+
+    async def work() -> None:
+        log = memory_log()
+        ann = agent(log, ["done"])
+        await ann.run("go")
+        with FakeProvider([says]) as provider:
+            found = await over(provider).optimize_token_usage([ann])
+        assert [one.text for one in found.advice] == ["Share the guide."] and found.dropped == 1
+
+    run(work())
+
+
 def test_an_answer_after_nonsense_counts() -> None:
     """The second attempt is believed, and both are paid for."""
 

@@ -118,10 +118,11 @@ def test_a_cheaper_model_is_tried_measured_and_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "voters", [[], [lambda entry: entry.action.tool != "apply_optimization"]], ids=["none", "no"]
+    ("voters", "automatic"),
+    [([], True), ([lambda entry: entry.action.tool != "apply_optimization"], False)],
+    ids=["none", "no"],
 )
-@pytest.mark.parametrize("automatic", [False, True])
-def test_it_is_not_tried_without_a_vote(automatic: bool, voters: list[Any]) -> None:
+def test_it_is_not_tried_without_a_vote(voters: list[Any], automatic: bool) -> None:
     """An agent whose voters refuse it, or that has none, goes on with its own model, whatever is asked for."""
 
     async def main(desk: Desk) -> None:
@@ -143,13 +144,13 @@ def loops(body: Any) -> Say:
 
 def dawdles(body: Any) -> Say:
     """Says little at a time, but so often that it is dearer in the end."""
-    done = len(body["messages"]) > 6
+    done = len(body["messages"]) > 3
     return Say(text="done", usage=(20_000, 1, 0)) if done else Say(calls=(Ask("put", {"text": "x"}),), usage=USAGE)
 
 
 def blunders(body: Any) -> Say:
     """Gets there, after calls of tools that there are not."""
-    done = len(body["messages"]) > 5
+    done = len(body["messages"]) > 3
     return Say(text="done", usage=USAGE) if done else Say(calls=(Ask("putt", {}),), usage=USAGE)
 
 

@@ -126,11 +126,15 @@ def rows(told: History, chosen: list[Action]) -> list[str]:
     return lines
 
 
+NAME_CELLS_MAX = 30
+"""How much of a line an agent's name takes beside the title of its run."""
+
+
 def _run_line(told: History, number: int, several: bool) -> str:
     run = told.state.runs.get(number)
     if run is None:
         return f"{look.glyph('run')} run {number}"
-    who = f" of {run.agent}" if several else ""
+    who = f" of {look.fit(run.agent, NAME_CELLS_MAX)}" if several else ""
     held = told.state.control_over(run.agent, run.id)
     status = held if held and run.status == "running" else run.status + ("" if run.ok else ", not ok")
     head = f"{look.glyph('run')} run {number}{who} ({status}{', dry run' if run.dry_run else ''}): "

@@ -42,7 +42,11 @@ def bench_command(url: str | None, seconds: float, as_json: bool) -> None:
     Exit codes: 0 measured; 2 this cannot be measured; 5 no log.
     """
     if not 0 < seconds <= SECONDS_MAX:
-        raise UsageError("That is no time to measure", received=f"--seconds {seconds:g}", expected="up to an hour")
+        raise UsageError(
+            "That is no time to measure",
+            received=f"--seconds {seconds:g}",
+            expected=f"more than 0, up to {SECONDS_MAX:g}",
+        )
     if url is None:
         with tempfile.TemporaryDirectory(prefix="logact-bench-", dir=_here(), ignore_cleanup_errors=True) as made:
             found = _measure(f"sqlite:///{quote(made)}/bench.db", seconds, Path(made))

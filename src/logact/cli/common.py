@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import math
 import os
 import re
 import threading
@@ -25,6 +26,16 @@ from logact.logs.url import BUILT_IN, open_log
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//.*)?")
+
+
+class Seconds(click.FloatRange):
+    """A time span in seconds; ``nan``, which lies in every range and in none, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return found
 
 
 def named(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

@@ -96,7 +96,7 @@ def _lines(found: Difference) -> list[str]:
         rows = [row for one in found.runs for row in _sides(one)]
         head = ["RUN", "IN", "STATUS", "TURNS", "ACTIONS", "TOKENS", "TASK"]
         lines += ["", *look.table(rows, head=head, right=[0, 3, 4, 5])]
-    return lines + [f"  {one}" for one in found.settings]
+    return [*lines, *(line for one in found.settings for line in look.wrapped("", one, label_width=2))]
 
 
 def _sides(run: RunChange) -> list[list[str]]:

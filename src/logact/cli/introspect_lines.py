@@ -96,7 +96,8 @@ def _lists(seen: Performance) -> list[str]:
     if seen.slowest:
         lines += ["", "Slowest:"]
         lines += [
-            f"  {look.duration(ms):>10}  {position}  {look.clean(name)}" for ms, position, name in seen.slowest[:5]
+            look.fit(f"  {look.duration(ms):>10}  {position}  {look.clean(name)}", look.width())
+            for ms, position, name in seen.slowest[:5]
         ]
     if seen.repeated:
         lines += ["", "Called again and again (told the same in brackets):"]

@@ -70,7 +70,10 @@ def _kinds(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...
 
             near = get_close_matches(name.lower(), known, n=1)
             raise click.BadParameter(
-                f"there is no kind {name!r}." + (f" Did you mean {known[near[0]]}?" if near else ""), ctx, parameter
+                f"there is no kind {name!r}."
+                + (f" Did you mean {known[near[0]]}?" if near else f" Kinds are {', '.join(KINDS)}."),
+                ctx,
+                parameter,
             )
         found.append(known[name.lower()])
     return tuple(found)
@@ -181,13 +184,9 @@ def _show(
         if timeline and not as_json:
             put(strips(told, {entry.action or entry.position for entry, _ in kept}))
         if not kept and not follow and not as_json:
-            hint = (
-                ""
-                if choice.matching is None and not choice.since_ms
-                else " fits; `--kind`, `--since` ... leave it out"
-            )
+            hint = "" if choice.matching is None and not choice.since_ms else " fit `--kind`, `--since` and the like"
             click.echo(
-                f"0 of {look.count(told.entries, 'entry', 'entries')}{hint}."
+                f"None of {look.count(told.entries, 'entry', 'entries')}{hint}."
                 if told.entries
                 else "The log is empty.",
                 err=True,

@@ -20,6 +20,7 @@ import msgspec
 from logact import env
 from logact.errors import UsageError
 
+COLUMN_MIN = 12
 WIDTH_MAX = 120
 WIDTH_MIN = 40
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
@@ -140,12 +141,21 @@ def wrapped(label: str, text: str, *, indent: int = 0, label_width: int = 11) ->
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), right: Sequence[int] = ()) -> list[str]:
-    """Aligned columns; the last one takes what room is left, and is cut there."""
+    """Aligned columns; the last one takes what room is left, and is cut there.
+
+    Where long names leave it too little, the widest columns of text are cut first.
+    """
     every = [*([head] if head else []), *rows]
     if not every:
         return []
     columns = len(every[0])
     widths = [max(cells(row[place]) for row in every) for place in range(columns - 1)]
+    least = min(COLUMN_MIN, max(cells(row[-1]) for row in every))
+    while sum(widths) + 2 * len(widths) + least > width():
+        given = [place for place in range(columns - 1) if place not in right and widths[place] > COLUMN_MIN]
+        if not given:
+            break
+        widths[max(given, key=widths.__getitem__)] -= 1
     room = max(10, width() - sum(widths) - 2 * len(widths))
     lines = []
     for row in every:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from logact.agent import LogActAgent
-from logact.cli.common import F, go, json_option, log_url, named, put, put_json, who
+from logact.cli.common import F, Seconds, go, json_option, log_url, named, put, put_json, who
 from logact.cli.progress import Progress
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
@@ -34,7 +34,7 @@ def part(function: F) -> F:
         click.option(
             "--stop-within",
             "stop_s",
-            type=click.FloatRange(0, 86_400),
+            type=Seconds(0, 86_400),
             default=STOP_S,
             metavar="SECONDS",
             help=f"How long what runs may take to end after SIGTERM ({STOP_S:g}).",

@@ -11,7 +11,7 @@ import msgspec
 from logact.agent import LogActAgent, last_run
 from logact.agent_results import Answer
 from logact.cli import look
-from logact.cli.common import error_json, go, json_option, named, put, put_json
+from logact.cli.common import Seconds, error_json, go, json_option, named, put, put_json
 from logact.cli.progress import Progress
 from logact.core.state import RunState, State
 from logact.entry import Input, Limits, NewEntry, Output, Run, own
@@ -39,7 +39,7 @@ from logact.spec import SpecFile, build_agent, load_spec
 @click.option(
     "--stop-within",
     "stop_s",
-    type=click.FloatRange(0, 86_400),
+    type=Seconds(0, 86_400),
     default=STOP_S,
     metavar="SECONDS",
     help=f"How long what runs may take to end after SIGTERM ({STOP_S:g}).",

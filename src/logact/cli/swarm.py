@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from logact.cli import look
-from logact.cli.common import existing_log, go, json_option, put, put_json
+from logact.cli.common import Seconds, existing_log, go, json_option, put, put_json
 from logact.errors import SpecError, UsageError
 from logact.introspection.agentic import AgenticIntrospection
 from logact.introspection.optimizing import Optimized
@@ -70,7 +70,7 @@ def swarm_command() -> None:
 @click.option(
     "--lease",
     "lease_s",
-    type=click.FloatRange(min=0.1),
+    type=Seconds(min=0.1),
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -207,10 +207,11 @@ def read_plan(path: Path) -> list[SubTask | str]:
         raise UsageError("The plan cannot be read", received=f"{path}: {error.strerror}") from error
     given: Any
     try:
-        given = msgspec.json.decode(data) if path.suffix == ".json" else tomllib.loads(data.decode())
+        text = _text(path, data)
+        given = msgspec.json.decode(text) if path.suffix == ".json" else tomllib.loads(text)
         given = given.get("task", given) if isinstance(given, dict) else given
         return msgspec.convert(given, list[SubTask | str])
-    except (msgspec.MsgspecError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, tomllib.TOMLDecodeError) as error:
         raise SpecError(
             "The plan's file holds no plan",
             received=f"{path}: {error}",
@@ -256,3 +257,12 @@ def _show(found: SwarmLook, as_json: bool, *, again: bool) -> None:
         put(look.wrapped("saved", f"{look.clean(change.agent)}, {change.kind} at {change.position}: {saved}"))
     if found.shared_answers:
         put(look.wrapped("spared", look.count(found.shared_answers, "request") + " answered from the log"))
+
+
+def _text(path: Path, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            "The plan's file holds no plan", received=f"{path}, which is no text", expected="TOML, or JSON in a .json"
+        ) from error

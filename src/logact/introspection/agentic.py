@@ -132,7 +132,7 @@ class AgenticIntrospection:
             reply = await self.ask(swarm[0].log, "Optimize token usage across swarm execution")
         except ModelError as error:
             return msgspec.structs.replace(optimized, failed=str(error))
-        return msgspec.structs.replace(optimized, advice=reply.statements)
+        return msgspec.structs.replace(optimized, advice=reply.statements, dropped=reply.dropped)
 
     async def llm_analyze(self, prompt: str, log: SharedLog, *, agent: str = "") -> Reply:
         """A model's answer to a prompt over a log: see :meth:`ask`."""

@@ -29,13 +29,15 @@ class Statement(msgspec.Struct, frozen=True, kw_only=True):
 class Optimized(msgspec.Struct, frozen=True, kw_only=True):
     """What was found for each agent, where what was applied stands, and how far the log had been read.
 
-    ``position`` is what ``measured`` compares before and after with. ``failed`` says why there is no model's advice.
+    ``position`` is what ``measured`` compares before and after with. ``dropped`` counts sentences of a model's advice
+    that cited nothing, or what is not there; ``failed`` says why there is no advice.
     """
 
     optimizations: dict[str, Optimization]
     applied: dict[str, list[int]]
     position: int
     advice: tuple[Statement, ...] = ()
+    dropped: int = 0
     failed: str = ""
 
 
