@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from logact.core import claiming, machine
 from logact.core.state import Held
-from logact.entry import Claim
+from logact.entry import Claim, Control
 from tests.core.build import Log
 
 
@@ -72,6 +72,23 @@ def test_a_lapse_ends_the_claim_that_it_names(log: Log) -> None:
     assert log.why == "task 't' is not held by 'ann' in this life"
     log.say(Claim(task="t", agent="bob", run=plan))
     assert not log.why
+
+
+def test_work_for_claimed_tasks_begins_only_under_a_claim(log: Log) -> None:
+    """Who slept between the claim and the work begins nothing once the claim has lapsed; nor does another life."""
+    plan = log.run("swarm")
+    early = log.run("ann", parent=plan)
+    assert early in log.state.runs, "nothing of this plan is claimed"
+    at = log.say(Claim(task="t", agent="ann", run=plan))
+    assert log.run("ann", parent=plan) in log.state.runs
+    assert log.run("bob", parent=plan) not in log.state.runs
+    log.say(Claim(task="t", agent="bob", run=plan, lapses=at))
+    late = log.run("ann", parent=plan)
+    assert late not in log.state.runs
+    log.say(Claim(task="t", agent="ann", run=plan), writer="second")
+    assert log.run("ann", parent=plan) not in log.state.runs, "another incarnation holds it"
+    log.say(Control(verb="stop", scope=f"run:{plan}"))
+    assert log.run("ann", parent=plan) in log.state.runs, "the plan is over"
 
 
 def test_a_renewal_makes_a_lapse_void(log: Log) -> None:

@@ -37,7 +37,22 @@ def on_task_claim(state: State, entry: Entry, claim: Claim) -> str:
     if held is None and len(run.held) + len(run.done) >= TASKS_MAX:
         return f"run {run.id} has {TASKS_MAX} tasks already"
     run.held[claim.task] = Held(claim.agent, entry.author.incarnation, entry.position, claim.lease_ms)
+    run.claimed = True
     return ""
+
+
+def no_work(state: State, entry: Entry, agent: str, parent: int) -> str:
+    """Why an agent's process begins no work for another run whose tasks are claimed ("" if it may): it holds none.
+
+    A process that sleeps between its claim and its work wakes up after the claim has lapsed.
+    """
+    run = state.runs.get(parent)
+    if run is None or not run.claimed or run.status != "running":
+        return ""
+    writer = entry.author.incarnation
+    if any((held.agent, held.incarnation) == (agent, writer) for held in run.held.values()):
+        return ""
+    return f"agent {agent!r} holds no task of run {parent} (any more)"
 
 
 def _release(state: State, entry: Entry, run: RunState, held: Held | None, claim: Claim) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from logact.core.claiming import no_work
 from logact.core.settling import chained, close_turn, mark, may_repeat, scopes_of
 from logact.core.state import Action, CallState, RunState, State
 from logact.core.watching import begin_anew
@@ -14,6 +15,8 @@ def on_run(state: State, entry: Entry, run: Run) -> str:
     held = state.control_over(run.agent)
     if held.startswith("stopped"):
         return f"{held}: no new run"
+    if why := no_work(state, entry, run.agent, run.parent):
+        return why
     state.runs[entry.position] = RunState(
         id=entry.position,
         agent=run.agent,
@@ -40,6 +43,11 @@ def on_input(state: State, entry: Entry, given: Input) -> str:
         return f"there is no run {given.run}"
     if run.status == "stopped":
         return f"run {given.run} was stopped"
+    player = state.agents.get(run.agent)
+    if run.status != "running" and player is not None and player.holder == entry.author.incarnation:
+        why = no_work(state, entry, run.agent, run.parent)  # others may say more to who has finished
+        if why:
+            return why
     run.status = "running"
     run.rejected = {}
     run.expired = 0

@@ -164,6 +164,7 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     parent: int = 0
     held: dict[str, Held] = {}
     done: dict[str, int] = {}
+    claimed: bool = False
     life: str = ""
 
     @property
