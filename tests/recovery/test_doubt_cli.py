@@ -75,24 +75,24 @@ def test_the_probe_is_shown_and_what_happened_is_undone(tmp_path: Path) -> None:
     child.communicate()
     again = logact("run", spec)
     assert again.returncode == 4, again.stderr
-    (listed,) = lines_of(logact("doubt", spec, "--json").stdout)
+    (listed,) = lines_of(here("doubt", spec, "--json").stdout)
     book = listed["action"]
-    shown = logact("doubt", spec, book)
+    shown = here("doubt", spec, book)
     assert "the hotel's line is busy" in shown.stdout, "what the probe said stands in the log"
     fits(shown.stdout)
     (tmp_path / "hotel").write_text("12")
-    asked = logact("doubt", spec, book, "--probe")
+    asked = here("doubt", spec, book, "--probe")
     assert asked.returncode == 4
     assert "probe" in asked.stdout and "it happened: the hotel's list" in asked.stdout
     fits(asked.stdout)
-    refused = logact("doubt", tmp_path / "agent.db", book, "--undo")
+    refused = here("doubt", tmp_path / "agent.db", book, "--undo")
     assert refused.returncode == 2 and "logact.toml" in refused.stderr
-    undone = logact("doubt", spec, book, "--undo", "--reason", "wrong hotel", "--by", "ann")
+    undone = here("doubt", spec, book, "--undo", "--reason", "wrong hotel", "--by", "ann")
     assert undone.returncode == 0, undone.stderr
     assert "says ann" in undone.stdout
     assert (tmp_path / "cancelled").read_text() == "12"
     assert (tmp_path / "booked").read_text() == "12\n", "it was not booked again"
-    assert logact("doubt", spec).returncode == 0
+    assert here("doubt", spec).returncode == 0
 
 
 def test_a_run_is_undone_by_command(tmp_path: Path) -> None:
