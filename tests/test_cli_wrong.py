@@ -17,6 +17,7 @@ from logact import open_log
 from logact.cli import look
 from logact.cli.common import at
 from logact.cli.main import main
+from logact.cli.serve import serving_lines
 from logact.entry import Notice
 from tests.cli_help import environment, fits, here, lines_of, logact, make
 
@@ -254,6 +255,7 @@ def test_where_a_log_went_fits_a_terminal(tmp_path: Path, monkeypatch: pytest.Mo
     for shown in (moved, forked):
         assert shown.returncode == 0, shown
         fits(shown.stdout)
+    fits("\n".join(serving_lines("https://logs.an-organisation.example.org:8765")))  # was 103 columns
     assert "stays at" in moved.stdout and "(log " in forked.stdout
 
 

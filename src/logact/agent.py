@@ -532,6 +532,8 @@ class LogActAgent:
         except BaseException:
             host.leaves()  # its fence may be in the log all the same
             host.tail.leave()
+            if parts.witness is not None:
+                await parts.witness.close()
             raise
         return parts
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
-from tests.cli_help import fits, lines_of, logact, start, wait_for
+from tests.cli_help import fits, here, lines_of, logact, start, wait_for
 
 TOOLS = '''
 import time
@@ -74,24 +75,40 @@ def test_the_probe_is_shown_and_what_happened_is_undone(tmp_path: Path) -> None:
     child.communicate()
     again = logact("run", spec)
     assert again.returncode == 4, again.stderr
-    (listed,) = lines_of(logact("doubt", spec, "--json").stdout)
+    (listed,) = lines_of(here("doubt", spec, "--json").stdout)
     book = listed["action"]
-    shown = logact("doubt", spec, book)
+    shown = here("doubt", spec, book)
     assert "the hotel's line is busy" in shown.stdout, "what the probe said stands in the log"
     fits(shown.stdout)
     (tmp_path / "hotel").write_text("12")
-    asked = logact("doubt", spec, book, "--probe")
+    asked = here("doubt", spec, book, "--probe")
     assert asked.returncode == 4
     assert "probe" in asked.stdout and "it happened: the hotel's list" in asked.stdout
     fits(asked.stdout)
-    refused = logact("doubt", tmp_path / "agent.db", book, "--undo")
+    refused = here("doubt", tmp_path / "agent.db", book, "--undo")
     assert refused.returncode == 2 and "logact.toml" in refused.stderr
-    undone = logact("doubt", spec, book, "--undo", "--reason", "wrong hotel", "--by", "ann")
+    undone = here("doubt", spec, book, "--undo", "--reason", "wrong hotel", "--by", "ann")
     assert undone.returncode == 0, undone.stderr
     assert "says ann" in undone.stdout
     assert (tmp_path / "cancelled").read_text() == "12"
     assert (tmp_path / "booked").read_text() == "12\n", "it was not booked again"
-    assert logact("doubt", spec).returncode == 0
+    assert here("doubt", spec).returncode == 0
+
+
+def test_a_run_is_undone_by_command(tmp_path: Path) -> None:
+    """``logact undo SPEC RUN``: what the run did is taken back, once; then nothing is left to do."""
+    spec = set_up(tmp_path)
+    (tmp_path / "hold").unlink()
+    begun = here("run", spec, "book room 12", "--json")
+    assert begun.returncode == 0, begun.stderr
+    run = json.loads(begun.stdout.splitlines()[-1])["run"]
+    for cancelled in (True, False):
+        undone = here("undo", spec, run, "--json")
+        assert undone.returncode == 0, undone.stdout + undone.stderr
+        assert json.loads(undone.stdout)["complete"]
+        assert (tmp_path / "cancelled").exists() == cancelled
+        (tmp_path / "cancelled").unlink(missing_ok=True)
+    assert here("undo", spec, 10**9).returncode == 2
 
 
 def test_sigterm_lets_what_runs_end(tmp_path: Path) -> None:

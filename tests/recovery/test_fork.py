@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,23 @@ def test_what_differs_fits_a_terminal(tmp_path: Path, monkeypatch: pytest.Monkey
     fits(shown.stdout)
     assert "a task" in shown.stdout
     assert shown.stdout.count("finished") == 2 * len([line for line in shown.stdout.splitlines() if "a task" in line])
+
+
+def test_two_points_of_one_log_differ_by_what_came_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``logact diff LOG@A LOG@B``: the actions of the later one; nothing where both are one point."""
+    monkeypatch.chdir(tmp_path)
+
+    async def points() -> list[int]:
+        agent = an_agent(MemoryEngine(), SCRIPT, [Flaky().tool])
+        async with open_log("sqlite:///a.db") as agent.log:
+            await agent.run("go")
+            return [one.position async for one in agent.log.read() if one.kind == "Result"]
+
+    first, second = asyncio.run(points())[:2]
+    found = here("diff", f"a.db@{first}", f"a.db@{second}", "--json")
+    assert found.returncode == 1, found.stderr
+    assert [one["tool"] for one in json.loads(found.stdout)["actions"]] == ["send"]
+    assert here("diff", f"a.db@{first}", f"a.db@{first}").returncode == 0
 
 
 async def test_a_fork_in_files(tmp_path: Path) -> None:

@@ -20,8 +20,19 @@ from logact.errors import LogCorrupt
 from logact.logs.base import SharedLog
 from logact.logs.memory import MemoryEngine
 from logact.logs.url import open_log
+from logact.logs.witness import read_heads
 from logact.models.scripted import call
-from logact.runtime.assembly import play_decider, play_driver, play_executor, play_recoverer, play_voter
+from logact.runtime.assembly import (
+    play_checkpointer,
+    play_decider,
+    play_driver,
+    play_executor,
+    play_recoverer,
+    play_voter,
+)
+from logact.runtime.leaving import Leave
+from logact.runtime.verifying import BackgroundCheck
+from logact.runtime.witnessing import WitnessKeeper
 from tests.recovery.kit import Flaky, an_agent
 
 Play = Callable[..., Coroutine[Any, Any, None]]
@@ -169,3 +180,86 @@ async def test_damage_before_the_last_checkpoint_holds_nobody_up(tmp_path: Path)
     assert (await scene.state()).checkpoint
     scene.damage(record)
     assert (await scene.agent("done again").run("go on", new=True)).text == "done again"
+
+
+async def meanwhile(work: Coroutine[Any, Any, Any], ready: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Somebody works, and meanwhile something becomes true."""
+    working = asyncio.ensure_future(work)
+    try:
+        async with asyncio.timeout(20):
+            while not await ready():
+                assert not working.done(), working
+                await asyncio.sleep(0.02)
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        REAL.playing.clear()
+
+
+@pytest.mark.parametrize("form", ["agent", "checkpointer"])
+async def test_agents_and_parts_verify_in_the_background(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """Damage before the last checkpoint is found by who works on the log, and the log is paused."""
+    monkeypatch.setitem(BackgroundCheck.__init__.__kwdefaults__ or {}, "begin_s", 0.0)
+    scene = Scene(tmp_path / "a.db")
+    async with open_log(f"sqlite:///{scene.file}") as log:
+        record = await begin(log)
+    await scene.agent("done", checkpoint_every=1).run("go")
+    scene.damage(record)
+    scene.tool.hangs = True
+    agent = scene.agent(call("send", item="a"))
+
+    async def found() -> object:
+        state = await scene.state()
+        return state.counts.get("Finding", 0) and "log" in state.paused
+
+    await meanwhile(agent.run("more", new=True) if form == "agent" else play_checkpointer(agent.log, agent), found)
+    await agent.log.close()
+
+
+@pytest.mark.parametrize("form", ["agent", "executor"])
+async def test_a_witness_hears_of_what_is_going_on(tmp_path: Path, form: str) -> None:
+    """Heads are written while an agent or a part works, not only when it leaves: a killed one has left some."""
+    scene = Scene(tmp_path / "a.db")
+    scene.tool.hangs = True
+    agent = scene.agent(call("send", item="a"), witness=tmp_path / "heads")
+    if form == "executor":
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3), scene.agent(call("send", item="a")) as other:
+                await other.run("go")
+    start: list[int] = []
+
+    async def heard() -> object:
+        async with open_log(f"sqlite:///{scene.file}") as log:
+            if not start:
+                start.append(await log.tail())
+                await begin(log)
+        seen = read_heads(tmp_path / "heads") if (tmp_path / "heads").exists() else []
+        return max((head.position for head in seen), default=0) > start[0] + 1000
+
+    await meanwhile(agent.run("go") if form == "agent" else play_executor(agent.log, agent), heard)
+    await agent.log.close()
+
+
+async def test_a_part_that_leaves_writes_its_last_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came since the last head is witnessed when a part leaves; was left to the other processes."""
+
+    async def rests(keeper: WitnessKeeper) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(WitnessKeeper, "run", rests)
+    scene, leave = Scene(tmp_path / "a.db"), Leave()
+    agent = scene.agent(witness=tmp_path / "heads")
+
+    async def born() -> object:
+        if (await scene.state()).incarnations and not leave.asked.is_set():
+            leave.ask()
+        return (tmp_path / "heads").exists() and read_heads(tmp_path / "heads")
+
+    async def leaves() -> None:
+        await play_executor(agent.log, agent, leave=leave)
+        await asyncio.sleep(5)
+
+    await meanwhile(leaves(), born)
+    await agent.log.close()

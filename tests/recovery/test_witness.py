@@ -19,6 +19,7 @@ from logact.runtime.host import Host
 from logact.runtime.tail import Tail
 from logact.runtime.verifying import BackgroundCheck
 from tests.recovery.test_damage import log_of, rows, written
+from tests.server.kit import ServerProcess, token_file
 
 
 async def test_another_log_is_a_witness(tmp_path: Path) -> None:
@@ -38,6 +39,27 @@ async def test_another_log_is_a_witness(tmp_path: Path) -> None:
     async with log_of(tmp_path / "other.db") as log:
         report = await verify(log, witness=place)
         assert report.sound and report.witnessed >= 2
+
+
+def test_a_served_log_is_a_witness(tmp_path: Path) -> None:
+    """Heads on a server: who owns the log's file cannot take them back, and an old backup is refused."""
+    server = ServerProcess(f"sqlite:///{tmp_path}/served.db")
+
+    async def work(place: str) -> None:
+        await written(tmp_path / "a.db", witness=place)
+        shutil.copy(tmp_path / "a.db", tmp_path / "old.db")
+        await written(tmp_path / "a.db", task="again", witness=place)
+        async with log_of(tmp_path / "a.db") as log:
+            assert (await verify(log, witness=place)).witnessed
+        shutil.copy(tmp_path / "old.db", tmp_path / "a.db")
+        with pytest.raises(LogCorrupt, match="witness saw entries up to"):
+            await written(tmp_path / "a.db", task="once more", witness=place)
+
+    try:
+        server.make("heads")
+        asyncio.run(work(server.url("heads", token_file=token_file(tmp_path, server.token()))))
+    finally:
+        server.stop()
 
 
 async def test_a_log_is_not_its_own_witness(tmp_path: Path) -> None:

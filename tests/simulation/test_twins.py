@@ -190,7 +190,7 @@ def test_a_decider_that_wakes_up_decides_nothing_twice(first: str) -> None:
 def test_every_check_holds_where_a_part_has_a_twin(form: str) -> None:
     """Whoever is stopped, for however long, and whatever else goes wrong meanwhile."""
     fired: Counter[str] = Counter()
-    first, seeds = (SUPERVISED_FROM, 3) if form == "supervised" else (0, 14)
+    first, seeds = (SUPERVISED_FROM, 2) if form == "supervised" else (0, 10)
     for seed in range(first, first + seeds):
         plan = Plan.random(seed, form)  # type: ignore[arg-type]
         plan = plan if plan.has_twins else with_a_twin(plan, random.Random(f"twin {seed}"))

@@ -28,6 +28,11 @@ LOG_OPTION = click.option(
 )
 
 
+def serving_lines(address: str) -> list[str]:
+    """What `serve` says once it listens."""
+    return [f"Serving on {address}; Ctrl-C ends it.", f"  The logs are logact+{address}/?log=NAME"]
+
+
 @click.command("serve")
 @LOG_OPTION
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
@@ -84,7 +89,7 @@ def serve_command(  # noqa: PLR0917
         if as_json:
             put_json({"event": "serving", "url": address})
         else:
-            put(f"Serving on {address}; the logs are logact+{address}/?log=NAME; Ctrl-C ends it")
+            put(serving_lines(address))
 
     async def work() -> None:
         server = LogServer(server_url, allowed)

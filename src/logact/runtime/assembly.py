@@ -348,13 +348,13 @@ async def _lives(
             pass
         except* LogActError as errors:  # its own work failed: the model gave no answer, a limit is reached
             over = over or first_of(errors)
-        if isinstance(over, _FINAL):
-            raise over
-        await _say_goodbye(host, at_work)
+        finally:
+            if keeper is not None:
+                await keeper.close()
+        if not isinstance(over, _FINAL):
+            await _say_goodbye(host, at_work)
         if over is not None:
             raise over
-        if keeper is not None:
-            await keeper.close()
         pause_s = PAUSE_S_MIN if env.monotonic() - began > PAUSE_S_MAX else min(pause_s * 2, PAUSE_S_MAX)
         await env.sleep(pause_s * (0.5 + env.random()))
 

@@ -6,6 +6,7 @@ an old copy was put in its place.
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from logact.core.state import State
@@ -17,6 +18,10 @@ from logact.runtime.host import Host
 
 WITNESS_EVERY_S = 1.0
 """How often at most the head is written."""
+
+
+CLOSE_S = 5.0
+"""How long the last head may hold a process up that leaves."""
 
 
 class WitnessKeeper:
@@ -38,6 +43,7 @@ class WitnessKeeper:
         self.witness = witness_at(place, of=host.log.url)
         self.signer = load_key(signing_key) if signing_key else None
         self.differs = ""
+        self.checked = False  # whether the log is the one that the witness saw
         self.written = -1
         self._heads: dict[int, Head] = {}
         host.tail.observe(self._observe)
@@ -75,6 +81,7 @@ class WitnessKeeper:
                 todo="run `logact log verify --witness`, and look where the newer copy is",
             )
         self._heads.clear()
+        self.checked = True
 
     async def run(self) -> None:
         """Write heads until cancelled."""
@@ -97,6 +104,11 @@ class WitnessKeeper:
             return
 
     async def close(self) -> None:
-        """Write what is not written yet, and let go."""
-        await self.write()
+        """Write what is not written yet (of a log that was seen to be the right one), and let go."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                if self.checked:
+                    await self.write()
+        except TimeoutError:
+            pass  # it proves a second less
         await self.witness.close()
