@@ -14,14 +14,20 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.servers import Server, ServerFailed, close_all, free_ports, listens, maven, wait_until
 
 VERSION = "4.1.1"
 JAVA_LEAST = 17
 EMULATOR = "noida-db"
-LISTENERS = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "SECURE": "SASL_SSL", "FAR": "PLAINTEXT"}
+LISTENERS = {
+    "PLAINTEXT": "PLAINTEXT",
+    "BROKERS": "PLAINTEXT",
+    "CONTROLLER": "PLAINTEXT",
+    "SECURE": "SASL_SSL",
+    "FAR": "PLAINTEXT",
+}
 USER, PASSWORD = "agents", "pass/word=1&more"
 
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -79,8 +85,9 @@ class KafkaBroker(Server):
         self._user = None  # the programs may lie where only this user can read
         self.cluster = cluster
         self.node = node
-        self.port, self.controller_port, self.secure_port, self.far_port = ports
+        self.port, self.controller_port, self.secure_port, self.far_port, self.brokers_port = ports
         self.proxy_port = 0  # where clients of ``far_port`` are told to connect; 0: there is no such listener
+        self.ways: dict[int, str] = {}  # the address at which it finds each other node; empty: all are at 127.0.0.1
         self.archive = programs() / "classes.jsa"
         self.leaves_archive = node == 1 and not self.archive.exists()
 
@@ -88,6 +95,11 @@ class KafkaBroker(Server):
     def address(self) -> str:
         """Where clients connect."""
         return f"127.0.0.1:{self.port}"
+
+    @property
+    def name(self) -> str:
+        """What nodes call it among themselves. Where they have ways of their own, each looks it up for itself."""
+        return f"kafka-{self.node}" if self.ways else "127.0.0.1"
 
     def format(self) -> None:
         """Write the configuration and an empty, formatted data directory."""
@@ -98,10 +110,12 @@ class KafkaBroker(Server):
         settings = {
             "process.roles": "broker,controller",
             "node.id": str(self.node),
-            "controller.quorum.voters": self.cluster.voters,
+            "controller.quorum.voters": ",".join(
+                f"{one.node}@{one.name}:{one.controller_port}" for one in self.cluster.brokers
+            ),
             **self._listeners(),
             "controller.listener.names": "CONTROLLER",
-            "inter.broker.listener.name": "PLAINTEXT",
+            "inter.broker.listener.name": "BROKERS" if self.ways else "PLAINTEXT",
             "log.dirs": str(data),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": str(self.cluster.size),
@@ -112,6 +126,8 @@ class KafkaBroker(Server):
             **self._secured(),
             **self.cluster.settings,
         }
+        ways = {"localhost": "127.0.0.1", **{f"kafka-{node}": address for node, address in self.ways.items()}}
+        self.write("hosts", "".join(f"{address} {name}\n" for name, address in ways.items()))
         self.write("server.properties", "".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def _listeners(self) -> dict[str, str]:
@@ -124,6 +140,10 @@ class KafkaBroker(Server):
         if self.proxy_port:
             here.append(f"FAR://127.0.0.1:{self.far_port}")
             told.append(f"FAR://127.0.0.1:{self.proxy_port}")
+        if self.ways:
+            here.append(f"BROKERS://127.0.0.1:{self.brokers_port}")
+            told.append(f"BROKERS://{self.name}:{self.brokers_port}")
+            told.append(f"CONTROLLER://{self.name}:{self.controller_port}")
         here.append(f"CONTROLLER://127.0.0.1:{self.controller_port}")
         return {
             "listeners": ",".join(here),
@@ -147,6 +167,8 @@ class KafkaBroker(Server):
 
     def command(self) -> list[str]:
         java = ["java", "-Xms64m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]
+        if self.ways:
+            java.append(f"-Djdk.net.hosts.file={self.directory / 'hosts'}")
         if self.leaves_archive:
             java.append(f"-XX:ArchiveClassesAtExit={self.directory / 'classes.jsa'}")
         elif self.archive.exists():
@@ -200,9 +222,8 @@ class KafkaCluster:
         self.key_and_certificate = key_and_certificate
         self.settings = QUICK if settings is None else settings
         self.id = _id()
-        ports = free_ports(4 * size)
-        self.voters = ",".join(f"{node + 1}@127.0.0.1:{ports[4 * node + 1]}" for node in range(size))
-        self.brokers = [KafkaBroker(self, node + 1, ports[4 * node : 4 * node + 4]) for node in range(size)]
+        ports = free_ports(5 * size)
+        self.brokers = [KafkaBroker(self, node + 1, ports[node::size]) for node in range(size)]
 
     @property
     def bootstrap(self) -> str:
@@ -223,7 +244,7 @@ class KafkaCluster:
         """All brokers' addresses where TLS and a user are needed."""
         return ",".join(f"127.0.0.1:{broker.secure_port}" for broker in self.brokers)
 
-    def start(self) -> KafkaCluster:
+    def start(self) -> Self:
         """Start all brokers, and wait until each knows of all."""
         try:
             for broker in self.brokers:
@@ -271,7 +292,7 @@ class KafkaCluster:
         """End all brokers."""
         close_all(self.brokers)
 
-    def __enter__(self) -> KafkaCluster:
+    def __enter__(self) -> Self:
         return self.start()
 
     def __exit__(self, *_: object) -> None:

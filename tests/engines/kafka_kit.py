@@ -6,7 +6,7 @@ import datetime
 import ipaddress
 from collections.abc import Callable
 
-from benchmarks.servers.kafka import Emulator, KafkaCluster, missing
+from benchmarks.servers.kafka import Emulator, KafkaBroker, KafkaCluster, missing
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -125,3 +125,52 @@ def report() -> str:
     if why:
         return f"kafka: {why}, so an emulator stands in: semantics only, nothing about crashes or lost brokers"
     return ""
+
+
+class TornCluster(KafkaCluster):
+    """Brokers that find each other through proxies only: ``isolate`` cuts one off from the others, ``heal`` mends it.
+
+    Each looks the others up in a table of its own, where they have addresses (all of this machine) at which proxies
+    listen, so that there is one for each pair and direction, of brokers and of controllers. Clients reach all brokers
+    all the time, but for those who come to ``far_hosts``: they reach the one that is cut off, and no other.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ways: dict[tuple[int, int], list[Proxy]] = {}
+        self.far: dict[int, Proxy] = {}
+        for one in self.brokers:
+            self.far[one.node] = Proxy(one.far_port)
+            one.proxy_port = self.far[one.node].port
+            for other in self.brokers:
+                address = "127.0.0.1" if one is other else f"127.0.{one.node}.{other.node + 1}"
+                one.ways[other.node] = address
+                if one is not other:
+                    ports = (other.brokers_port, other.controller_port)
+                    self.ways[one.node, other.node] = [Proxy(port, (address, port)) for port in ports]
+
+    def isolate(self, broker: KafkaBroker, *, silently: bool) -> None:
+        """Cut a broker off: its connections break at once, or (silently) nothing arrives on them any more."""
+        for node, proxy in self.far.items():
+            if node != broker.node:
+                proxy.cut()
+        for pair, proxies in self.ways.items():
+            if broker.node in pair:
+                for proxy in proxies:
+                    if silently:
+                        proxy.stall()
+                    else:
+                        proxy.cut()
+
+    def heal(self) -> None:
+        """Everybody reaches everybody again."""
+        for proxy in self._proxies():
+            proxy.restore()
+
+    def close(self) -> None:
+        super().close()
+        for proxy in self._proxies():
+            proxy.close()
+
+    def _proxies(self) -> list[Proxy]:
+        return [*self.far.values(), *(proxy for proxies in self.ways.values() for proxy in proxies)]

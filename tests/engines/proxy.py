@@ -27,9 +27,9 @@ CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Forwards a free port of 127.0.0.1 to ``port``. ``connections`` and ``resets`` count what happened."""
+    """Forwards a free port of 127.0.0.1, or ``listen``, to ``port`` of it. ``connections`` and ``resets`` count."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, listen: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.target = port
         self.delay_s = 0.0
         self.connections = self.resets = self.answers_lost = self.answers_held = 0
@@ -41,7 +41,7 @@ class Proxy:
         self._to_lose = 0
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(listen)
         self.port = int(self._listener.getsockname()[1])
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="proxy")

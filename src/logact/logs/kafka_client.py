@@ -1,8 +1,9 @@
 """Partitions over Apache Kafka: the blocking client, its threads, and what its errors mean.
 
 Two threads per open log hand over what the client has to say: one for acknowledgements, one for news. Each hands a
-whole batch to the event loop at once. Random reads use a consumer of their own, in worker threads. The client's own
-asyncio form is not used: it takes a worker thread for every poll.
+whole batch to the event loop at once. A third looks whether the client talks to a broker that is cut off. Random
+reads use a consumer of their own, in worker threads. The client's own asyncio form is not used: it takes a worker
+thread for every poll.
 
 Definite or not: once a message was given to the client, only a broker's refusal is definite. A time limit, a lost
 connection and a client that broke are indefinite: the message may be in the log, or come later. Arbitration makes
@@ -23,7 +24,9 @@ from confluent_kafka.admin import AdminClient
 
 from logact import env as environment
 from logact.errors import AppendUnknown, LogActError, LogReadOnly, LogUnavailable, ReadFailed, TooLarge
-from logact.logs.kafka_settings import FINAL, Complaints, Wanted, prepare
+from logact.logs.kafka_leader import Watch, look_around
+from logact.logs.kafka_options import CLIENT, CONSUMER, PRODUCER
+from logact.logs.kafka_settings import FINAL, PLACES, Complaints, Wanted, prepare
 from logact.logs.partitions import Messages, Place
 
 POLL_S = 0.1
@@ -39,38 +42,6 @@ _TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaE
 _FORBIDDEN = {KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED}
 _GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._LOG_TRUNCATION}
 
-_CLIENT: dict[str, Any] = {
-    "client.id": "logact",
-    "log_level": 2,
-    "allow.auto.create.topics": False,
-    "socket.keepalive.enable": True,
-    "socket.nagle.disable": True,
-    "socket.timeout.ms": 5_000,
-    "reconnect.backoff.ms": 50,
-    "reconnect.backoff.max.ms": 1_000,
-    "topic.metadata.refresh.fast.interval.ms": 100,
-}
-_PRODUCER: dict[str, Any] = {
-    "enable.idempotence": True,
-    "acks": "all",
-    "linger.ms": 0,
-    "request.timeout.ms": 4_000,
-    "retry.backoff.ms": 50,
-    "retry.backoff.max.ms": 500,
-    "message.max.bytes": 1_040_000,
-}
-_CONSUMER: dict[str, Any] = {
-    "group.id": "logact",  # required, and not used: partitions are assigned, nothing is committed
-    "enable.auto.commit": False,
-    "enable.auto.offset.store": False,
-    "auto.offset.reset": "error",
-    "isolation.level": "read_uncommitted",  # every reader has to see the same messages at the same time
-    "check.crcs": True,
-    "fetch.error.backoff.ms": 50,
-    "fetch.queue.backoff.ms": 20,
-    "queued.max.messages.kbytes": 16_384,
-}
-
 Sent = tuple["asyncio.Future[int]", Callable[[int], None] | None, KafkaError | None, int]
 
 
@@ -78,7 +49,7 @@ class KafkaPartitions:
     """The three topics of one log, on one event loop at a time."""
 
     def __init__(self, client: dict[str, Any], wanted: Wanted, *, timeout_s: float) -> None:
-        self._client = {**_CLIENT, **client}
+        self._client = {**CLIENT, **client}
         self._wanted = wanted
         self._timeout_s = timeout_s
         self._settings: tuple[str, ...] = ()
@@ -91,6 +62,9 @@ class KafkaPartitions:
         self._reader: Consumer | None = None
         self._reader_at: tuple[str, int] = ("", -1)
         self._reading = threading.Lock()
+        self._reader_way = ""  # where the successor of a misled reader begins
+        self._watch = Watch()
+        self._listening: tuple[Callable[[Messages], None], Callable[[str], None]] | None = None
         self._sent: deque[Sent] = deque()
         self._heard = Complaints()
 
@@ -106,7 +80,9 @@ class KafkaPartitions:
         self._heard = Complaints()
         try:
             self._settings = await environment.current().in_thread(self._prepare)
+            self._watch = Watch()
             self._start_producer()
+            self._start(self._look_around, "leader")
         except KafkaException as error:
             raise LogUnavailable(
                 "The Kafka client cannot be used", received=str(error), todo="check the options of the log URL"
@@ -118,12 +94,16 @@ class KafkaPartitions:
     def _admin(self) -> AdminClient:
         return AdminClient(self._with_ear(self._client))
 
-    def _start_producer(self) -> None:
-        settings = {**self._client, **_PRODUCER, "message.timeout.ms": int(self._timeout_s * 1000)}
+    def _start_producer(self, way: str = "") -> None:
+        settings = {**self._by(way), **PRODUCER, "message.timeout.ms": int(self._timeout_s * 1000)}
         producer = Producer(self._with_ear(settings))
         self._producer = producer
         self._heard.fatal = ""
         self._start(lambda: self._acknowledge(producer), "acknowledgements")
+
+    def _by(self, way: str) -> dict[str, Any]:
+        """The client's options, with these brokers to begin with."""
+        return {**self._client, "bootstrap.servers": way} if way else self._client
 
     def _start(self, work: Callable[[], None], name: str) -> None:
         self._threads.append(environment.current().start_thread(work, f"logact kafka {name}"))
@@ -144,6 +124,7 @@ class KafkaPartitions:
             if consumer is not None:
                 consumer.close()
         self._follower = self._reader = None
+        self._reader_way = ""
 
     def _with_ear(self, settings: dict[str, Any]) -> dict[str, Any]:
         return {**settings, "error_cb": self._heard.hear}
@@ -163,6 +144,9 @@ class KafkaPartitions:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
         def acknowledged(error: KafkaError | None, message: KafkaMessage) -> None:
+            self._watch.settled()
+            if error is None and place == "log":
+                self._watch.acknowledged(message.offset() or 0)
             self._sent.append((future, sent, error, message.offset() or 0))
 
         try:
@@ -170,21 +154,24 @@ class KafkaPartitions:
                 self._replace_producer()
             if self._producer is None:
                 raise LogUnavailable("The log is not open", todo="open it first")
+            self._watch.sent()
             self._producer.produce(self._wanted.topic(place), value, partition=0, on_delivery=acknowledged)
         except BufferError:
+            self._watch.settled()
             future.set_exception(LogUnavailable("Too many messages wait to be sent", todo="try again later"))
         except KafkaException as error:
+            self._watch.settled()
             future.set_exception(self._meaning(error.args[0]))
         except LogActError as error:
             future.set_exception(error)
         return future
 
-    def _replace_producer(self) -> None:
+    def _replace_producer(self, way: str = "") -> None:
         """A client that broke for good is replaced; what it had under way ends as unknown."""
         if self._ended.is_set() or self._producer is None:
             return
         self._producer.purge()
-        self._start_producer()
+        self._start_producer(way)
 
     def _acknowledge(self, producer: Producer) -> None:
         """The thread that waits for acknowledgements."""
@@ -225,7 +212,15 @@ class KafkaPartitions:
     # --- following ------------------------------
 
     def follow(self, offset: int, news: Callable[[Messages], None], lost: Callable[[str], None]) -> None:
-        consumer = Consumer(self._with_ear({**self._client, **_CONSUMER}))
+        self._watch.heard(offset - 1)
+        self._listening = (news, lost)
+        self._start_follower(offset)
+
+    def _start_follower(self, offset: int, way: str = "") -> None:
+        if self._listening is None:
+            return
+        news, lost = self._listening
+        consumer = Consumer(self._with_ear({**self._by(way), **CONSUMER}))
         consumer.assign([TopicPartition(self._wanted.topic("log"), 0, offset)])
         self._follower = consumer
         self._start(lambda: self._listen(consumer, news, lost), "news")
@@ -233,6 +228,9 @@ class KafkaPartitions:
     def _listen(self, consumer: Consumer, news: Callable[[Messages], None], lost: Callable[[str], None]) -> None:
         """The thread that waits for news."""
         while not self._ended.is_set():
+            if self._follower is not consumer:
+                consumer.close()
+                return
             first = consumer.poll(POLL_S)
             if first is None:
                 continue
@@ -247,7 +245,34 @@ class KafkaPartitions:
                 else:
                     self._heard.problem = error.str()  # the client goes on by itself
             if found:
-                self._call(news, found)
+                self._call(self._deliver, news, found)
+
+    def _deliver(self, news: Callable[[Messages], None], found: list[tuple[int, bytes]]) -> None:
+        """On the event loop, so that a new listener begins after what was delivered, and not after what will be."""
+        news(found)
+        self._watch.heard(found[-1][0])
+
+    # --- looking around ------------------------------
+
+    def _look_around(self) -> None:
+        """The thread that asks the brokers who leads."""
+        topics = [self._wanted.topic(place) for place in PLACES]
+
+        def leave(names: set[str], way: str) -> None:
+            self._call(self._leave, names, way)
+
+        look_around(self._watch, self._client, topics, self._ended, leave)
+
+    def _leave(self, names: set[str], way: str) -> None:
+        """Leave a broker that does not lead any more, and does not know it."""
+        if self._ended.is_set():
+            return
+        if "producer" in names:
+            self._replace_producer(way)
+        if "follower" in names:
+            self._start_follower(self._watch.next, way)
+        if "reader" in names:
+            self._reader_way = way
 
     # --- reading ------------------------------
 
@@ -258,11 +283,13 @@ class KafkaPartitions:
 
     def _fetch(self, topic: str, offset: int, upto: int) -> Messages:
         env = environment.current()
-        with self._reading:
+        with self._reading, self._watch.reading():
             found: list[tuple[int, bytes]] = []
             end = env.monotonic() + READ_S_MAX
             reader = self._reader_for(topic, offset)
             while offset < upto and not found:
+                if self._reader_way:
+                    reader = self._reader_for(topic, offset)
                 for message in reader.consume(min(BATCH_MAX, upto - offset), POLL_S):
                     error = message.error()
                     if error is None:
@@ -285,11 +312,20 @@ class KafkaPartitions:
         """The consumer for random reads, standing at this offset."""
         if self._ended.is_set():
             raise LogUnavailable("The log is not open", todo="open it first")
+        way, self._reader_way = self._reader_way, ""
+        if way:
+            self._drop_reader()
         if self._reader is None:
-            self._reader = Consumer(self._with_ear({**self._client, **_CONSUMER, "enable.partition.eof": True}))
+            self._reader = Consumer(self._with_ear({**self._by(way), **CONSUMER, "enable.partition.eof": True}))
         if self._reader_at != (topic, offset):
             self._reader.assign([TopicPartition(topic, 0, offset)])
         return self._reader
+
+    def _drop_reader(self) -> None:
+        """The next read begins with a new consumer."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader, self._reader_at = None, ("", -1)
 
     async def bounds(self, place: Place) -> tuple[int, int]:
         return await environment.current().in_thread(self._bounds, self._wanted.topic(place))
@@ -300,10 +336,10 @@ class KafkaPartitions:
         def ask() -> tuple[int, int]:
             nonlocal asked
             asked += 1
-            with self._reading:
-                reader = self._reader_for(*self._reader_at)
+            with self._reading, self._watch.reading():
                 if asked > 1:
-                    reader.list_topics(topic, timeout=STEP_S_MAX)  # or it asks the leader of before for ever
+                    self._drop_reader()  # it would ask the leader of before for ever
+                reader = self._reader_for(*self._reader_at)
                 found: tuple[int, int] = reader.get_watermark_offsets(TopicPartition(topic, 0), timeout=STEP_S_MAX)
                 return found
 
