@@ -188,6 +188,17 @@ def test_an_older_file_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest
     assert [run(count()), run(count())] == [3, 3]
 
 
+def test_what_is_no_file_keeps_its_mode(tmp_path: Path) -> None:
+    """An empty file becomes its owner's alone; a pipe or a device does not (root's ``/dev/null`` became 0600)."""
+    pipe, empty = tmp_path / "pipe", tmp_path / "empty"
+    os.mkfifo(pipe)
+    empty.touch()
+    for path, mode in ((pipe, 0o666), (empty, 0o600)):
+        path.chmod(0o666)
+        sqlite_files.create(path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "smb3", "fuse.sshfs"])
 def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """A file on a network file system is refused with what to do, unless its user takes the risk."""

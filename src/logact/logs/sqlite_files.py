@@ -59,7 +59,9 @@ def create(path: Path) -> int:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
         flush_directory(path.parent)
     except FileExistsError:
-        if path.stat().st_size == 0 and os.access(path, os.W_OK):
+        found = path.stat()
+        # a device has no size either: root would take /dev/null from everybody else
+        if stat.S_ISREG(found.st_mode) and found.st_size == 0 and os.access(path, os.W_OK):
             path.chmod(0o600)
     return beside(path)
 
