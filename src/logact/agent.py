@@ -553,7 +553,8 @@ class LogActAgent:
             await parts.host.append([goodbye])
         except Exception as error:
             parts.farewell = error
-        parts.host.tail.leave()
+        finally:
+            parts.host.tail.leave()
         if parts.witness is not None:
             await parts.witness.close()
 

@@ -134,10 +134,10 @@ class Fold:
 
     def hide(self, onlooker: Onlooker) -> None:
         """An onlooker sees no more."""
-        self._onlookers.remove(onlooker)
+        self._onlookers = [one for one in self._onlookers if one is not onlooker]
         for kind, shown in self._shown.items():
             if onlooker.sees(kind):
-                shown[onlooker.about] = [one for one in shown[onlooker.about] if one is not onlooker]
+                shown[onlooker.about] = [one for one in shown.get(onlooker.about, ()) if one is not onlooker]
 
     def turn(self, what: str) -> asyncio.Lock:
         """Taken by whoever does something that those who share the fold do one after the other."""
