@@ -103,7 +103,7 @@ class Calling:
             except LogError as error:
                 failure = Failure(kind="environment", message=f"the log cannot be read: {error}", definite=True)
                 return Result(intent=action.id, attempt=attempt, error=failure), blobs
-        value, failed = await self._call(tool, arguments, context, undone)
+        value, failed = await self.call(tool, arguments, context, undone)
         if env.points:
             env.point("after_effect")
         duration_ms = round((env.monotonic() - began) * 1000, 3)
@@ -196,7 +196,7 @@ class Calling:
                 break
         return found
 
-    async def _call(
+    async def call(
         self, tool: Tool, arguments: dict[str, object], context: ToolContext, undoes: Result | None = None
     ) -> tuple[object, Failure | None]:
         """The value of the tool (or of its undo), or its failure. Nothing it raises gets out but cancellation."""

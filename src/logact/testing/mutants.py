@@ -74,7 +74,7 @@ def _acts_first(stack: ExitStack) -> None:
         tool = self.tools.get(action.intent.tool)
         if fresh and tool is not None:
             context = ToolContext(agent=self.host.agent, action=action_id, attempt=len(action.attempts) + 1)
-            await self._call(tool, action.intent.arguments, context)
+            await self.calling.call(tool, action.intent.arguments, context)
         return await honest(self, action_id, fresh=fresh)
 
     _set(stack, Executor, "_perform", perform)
