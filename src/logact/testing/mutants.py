@@ -123,7 +123,7 @@ def _asks_again(stack: ExitStack) -> None:
             again = msgspec.structs.replace(run)
             again.context = [position for position in run.context if position < run.inference]
             again.turn, again.inference, again.calls = run.turn - 1, 0, {}
-            await self._infer(again)
+            await self.asker.infer(again)
         return await honest(self, run_id)
 
     _set(stack, Driver, "drive", drive)
