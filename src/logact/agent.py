@@ -53,7 +53,7 @@ from logact.introspection.profiler import Profiler
 from logact.introspection.tuning import OF_TRIALS, REUSING, Tuning
 from logact.logs.base import SharedLog
 from logact.models.base import Model
-from logact.runtime.driver import MODEL_TIMEOUT_S
+from logact.runtime.asker import MODEL_TIMEOUT_S
 from logact.runtime.entering import enter, policy_from, spec_for
 from logact.runtime.host import Host
 from logact.runtime.leaving import Leave

@@ -24,7 +24,7 @@ from logact.logs.base import SharedLog
 from logact.logs.memory import MemoryEngine
 from logact.models.base import Message, ModelAnswer, ModelRequest
 from logact.models.scripted import call
-from logact.runtime import driver as driver_module
+from logact.runtime import asker as asker_module
 from logact.testing.faults import FaultyEngine, Plan
 from logact.tools import ImageResult
 from tests.runtime.kit import Counter, agent, entries, folded, memory_log, opened, payloads, run, simple, statuses
@@ -170,8 +170,8 @@ def test_a_model_that_returns_nonsense_is_asked_a_few_times(answer: Any) -> None
         one.model = model
         with pytest.raises(ModelNonsense):
             await one.run("go")
-        assert model.asked == driver_module.NONSENSE_MAX
-        assert len(await payloads(log, Notice)) == driver_module.NONSENSE_MAX
+        assert model.asked == asker_module.NONSENSE_MAX
+        assert len(await payloads(log, Notice)) == asker_module.NONSENSE_MAX
 
     run(main())
 
@@ -276,7 +276,7 @@ def test_a_text_beyond_any_entry_is_cut() -> None:
 
     async def main() -> None:
         answer = await agent(memory_log(), ["é" * 500_000]).run("go")
-        assert len(answer.text) <= driver_module.TEXT_CHARS_MAX
+        assert len(answer.text) <= asker_module.TEXT_CHARS_MAX
         assert "characters left out" in answer.text
 
     run(main())

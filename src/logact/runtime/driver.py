@@ -1,31 +1,25 @@
-"""Talks to the model and proposes what it wants. It cannot act.
+"""Drives runs: has the model asked, proposes what it wants, and waits for what becomes of it. It cannot act.
 
-Each step is a pure question to ``core.driving`` and one append. What the model said is stored before anything
-follows from it, and never asked again: after a crash the same inference goes on with its next call.
+Each step is a pure question to ``core.driving`` and one append. What the model said is stored (by ``asker``) before
+anything follows from it, and never asked again: after a crash the same inference goes on with its next call.
+This file owns the order of the steps and what keeps a run from going on; it never talks to the model itself.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from logact import codec
 from logact.core import driving
 from logact.core.settling import ANSWER
 from logact.core.state import RunState, State
 from logact.entry import (
-    BlobRef,
     Call,
-    Compaction,
     Inference,
-    Notice,
     Recovery,
     Result,
-    ToolSpec,
 )
 from logact.errors import (
     ConditionFailed,
@@ -33,17 +27,13 @@ from logact.errors import (
     InDoubt,
     LimitReached,
     LogCorrupt,
-    ModelError,
-    ModelNonsense,
-    ModelUnavailable,
     ReadOnlyIncarnation,
     RunPaused,
-    UsageError,
     WaitingForApproval,
 )
 from logact.logs.base import Clause, Filter
-from logact.models.base import Message, Model, ModelAnswer, ModelRequest
-from logact.runtime import values
+from logact.models.base import Model
+from logact.runtime.asker import MODEL_TIMEOUT_S, Asker
 from logact.runtime.circuits import Circuits
 from logact.runtime.ending import Ending
 from logact.runtime.executor import Executor
@@ -53,18 +43,6 @@ from logact.runtime.leaving import Leave
 from logact.runtime.proposer import Proposer
 from logact.runtime.transcript import Transcript
 from logact.runtime.watcher import Watcher
-
-MODEL_TIMEOUT_S = 600.0
-"""How long one answer of the model may take, retries included."""
-
-NONSENSE_MAX = 3
-"""How often in a row the model may answer nonsense before the driver gives up."""
-
-TEXT_CHARS_MAX = 40_000
-"""How much text one answer of the model may hold; the middle of a longer one is left out."""
-
-KEPT_TAIL = 6
-"""About how many of the last context entries a compaction leaves as they are."""
 
 
 class Driver:
@@ -89,50 +67,33 @@ class Driver:
         hidden: frozenset[str] = frozenset(),
     ) -> None:
         self.host = host
-        self.model = model
         self.proposer = proposer
-        self.system = system
         self.inline = inline
         self.executor = executor
-        self.answer_schema = answer_schema
-        self.check_answer = check_answer
         self.context_tokens_max = context_tokens_max
-        self.model_timeout_s = model_timeout_s
         self.doubts = doubts
         self.waits = waits
         self.watcher = watcher
-        self.hidden = hidden
         self.circuits = Circuits(host)
         self.transcript = Transcript(host)
-        self.inferences = 0
+        self.asker = Asker(
+            host,
+            model,
+            proposer,
+            self.transcript,
+            system=system,
+            answer_schema=answer_schema,
+            check_answer=check_answer,
+            context_tokens_max=context_tokens_max,
+            model_timeout_s=model_timeout_s,
+            hidden=hidden,
+        )
         self.asking = False  # an answer of the model is on the way
         self.leave: Leave | None = None  # once it is asked for, the model is asked nothing more
         self.name = host.agent
         self._at: tuple[int, Inference, frozenset[int]] = (0, Inference(run=0, turn=0), frozenset())
         self._rests: dict[int, float] = {}  # by failed action: when, by the monotonic clock, its delay is over
         self.ending = Ending(host, self.name, doubts)
-
-    @property
-    def specs(self) -> tuple[ToolSpec, ...]:
-        """What the model is offered: the tools, and where the answer has a form, the tool that gives it."""
-        specs = self.proposer.tools.specs()
-        if self.hidden:
-            specs = tuple(spec for spec in specs if spec.name not in self.hidden)
-        if self.answer_schema is None:
-            return specs
-        return (
-            *specs,
-            ToolSpec(
-                name=ANSWER,
-                description="Give the final answer. Call it once, when the task is done.",
-                parameters={
-                    "type": "object",
-                    "properties": {"value": self.answer_schema},
-                    "required": ["value"],
-                },
-                effect="read",
-            ),
-        )
 
     # --- the loop ------------------------------------------------------------------------------------------------
 
@@ -160,7 +121,7 @@ class Driver:
         """Wait until what holds the run back has changed. RunPaused if only a person's word can change it."""
         await self.host.flush()
         await self.host.tail.until(
-            lambda now: now.control_over(run.agent, run.id) != held or self._asks(run.id) or self._is_fenced(now)
+            lambda now: now.control_over(run.agent, run.id) != held or self._asks(run.id) or self.host.is_fenced(now)
         )
         asked = self._asks(run.id)
         if asked and self.host.state.control_over(run.agent, run.id) == held:
@@ -225,7 +186,7 @@ class Driver:
         if step.verb == "infer":
             await self._infer_or_leave(run)
         elif step.verb == "compact":
-            await self._compact(run)
+            await self.asker.compact(run)
         elif step.verb == "propose":
             await self._propose(run, step)
         elif step.verb == "give_up":
@@ -281,11 +242,8 @@ class Driver:
         """Why a run is paused until a person resumes it ("" if it is not)."""
         return self.watcher.asks(run) if self.watcher is not None else ""
 
-    def _is_fenced(self, state: State) -> bool:
-        return self.host.incarnation in state.fenced
-
     def _refuse_fenced(self, state: State, agent: str) -> None:
-        if self._is_fenced(state):
+        if self.host.is_fenced(state):
             raise Fenced(
                 "This process gave no sign of life for too long, and was fenced off",
                 received=f"position {state.fenced[self.host.incarnation]}",
@@ -307,173 +265,9 @@ class Driver:
             await self.host.tail.until(lambda state: False)
         self.asking = True
         try:
-            await self._infer(run)
+            await self.asker.infer(run)
         finally:
             self.asking = False
-
-    async def _infer(self, run: RunState) -> None:
-        await self.host.flush()
-        # what came while the model was thinking was not seen by it: all this is as it was when it was asked
-        turn, base, seen, asked_at = run.turn + 1, run.inference, list(run.context), self.host.state.position
-        moment = driving.moment(self.host.state, run.id)
-        request = ModelRequest(
-            system=self.system,
-            messages=tuple(await self.transcript.messages(run)),
-            tools=self.specs,
-            answer_schema=self.answer_schema,
-        )
-        if driving.moment(self.host.state, run.id) != moment:
-            return  # another driver's answer came while this was put together
-        began = self.host.env.monotonic()
-        answer = await self._ask(run, request)
-        if answer is None:
-            return
-        secrets = self.proposer.secrets
-        text = values.cut(secrets.redact_text(answer.text), TEXT_CHARS_MAX)
-        calls = tuple(self._checked(call) for call in answer.calls)
-        if self.answer_schema is not None and not calls:
-            calls = (self._text_as_answer(text),)
-        prompt = self.system.encode()
-        if base in seen:
-            seen = seen[seen.index(base) + 1 :]
-        else:
-            base = 0  # the first inference, or the first after a compaction
-        system_seen = [codec.digest(prompt)] if prompt and not base else []
-        inference = Inference(
-            run=run.id,
-            turn=turn,
-            model=answer.model or self.model.name,
-            base=base,
-            context=(*system_seen, *seen),
-            tools_digest=self.proposer.tools.digest,
-            text=text,
-            calls=calls,
-            stop=answer.stop,
-            usage=answer.usage,
-            latency_ms=round((self.host.env.monotonic() - began) * 1000, 3),
-        )
-        blobs: list[tuple[str, bytes]] = [(codec.digest(prompt), prompt)] if system_seen else []
-        inference, more = _outsourced(inference)
-        self.inferences += 1
-        entry = self.host.entry(inference, "driver", self.name, run=run.id)
-        rival = Clause(kinds=("Inference", "Compaction"), runs=(run.id,))
-        taken = Clause(kinds=("Fence",), agents=(run.agent,))
-        # not an input: what the model said was paid for, and the fold puts what it had not seen after it
-        unless = Filter((rival, taken))
-        while True:
-            try:
-                await self.host.append([entry], unless=unless, after=asked_at, blobs=blobs + more)
-                return
-            except ConditionFailed:
-                if self._is_fenced(self.host.state) or driving.moment(self.host.state, run.id) != moment:
-                    raise
-                asked_at = self.host.state.position  # what came took no effect: what was paid for still counts
-
-    async def _ask(self, run: RunState, request: ModelRequest, *, text: bool = False) -> ModelAnswer | None:
-        """The model's answer; nonsense is asked again a few times, what fails is noted in the log and raised.
-
-        None if the run's own time is over while the model thinks. With ``text`` an answer without one is nonsense.
-        """
-        for attempt in range(1, NONSENSE_MAX + 1):
-            left_s = driving.seconds_left(run, self.host.env.wall_ms())
-            try:
-                async with asyncio.timeout(min(self.model_timeout_s, math.inf if left_s is None else left_s + 0.01)):
-                    answer = await self.model.answer(request)
-                if not isinstance(answer, ModelAnswer):
-                    raise ModelNonsense(
-                        "The model returned something else than an answer", received=type(answer).__name__
-                    )
-                if text and not answer.text.strip():
-                    raise ModelNonsense("The model gave no text", received=f"{len(answer.calls)} calls")
-                return answer
-            except TimeoutError as error:
-                if left_s is not None and left_s <= self.model_timeout_s:
-                    message = f"the run's {run.limits.seconds} s are over, and the model was not waited for"
-                    notice = Notice(code="run_deadline", message=message, agent=run.agent, run=run.id)
-                    await self.host.append([self.host.entry(notice, "driver", self.name, run=run.id)])
-                    return None
-                problem: ModelError = ModelUnavailable(
-                    f"The model did not answer within {self.model_timeout_s:g} s", received=self.model.name
-                )
-                problem.__cause__ = error
-            except ModelError as error:
-                problem = error
-            except UsageError:
-                raise  # the set-up is wrong (an extra is missing, a script is none): asking again is no use
-            except Exception as error:
-                problem = ModelNonsense("The model's client failed", received=f"{type(error).__name__}: {error}")
-                problem.__cause__ = error
-            notice = Notice(code=problem.code, message=str(problem), agent=run.agent, run=run.id)
-            await self.host.append([self.host.entry(notice, "driver", self.name, run=run.id)])
-            if not isinstance(problem, ModelNonsense) or attempt == NONSENSE_MAX:
-                raise problem
-        raise ModelNonsense("The model gave no usable answer")
-
-    def _checked(self, call: Call) -> Call:
-        checked = self.proposer.checked(call)
-        if checked.tool == ANSWER and self.answer_schema is None and not checked.broken:
-            text = checked.arguments.get("text")
-            if not isinstance(text, str):
-                return msgspec.structs.replace(
-                    checked, broken="Write the final answer as plain text, with no tool call."
-                )
-        if checked.tool == ANSWER and self.answer_schema is not None and not checked.broken:
-            return self._check_value(checked)
-        return checked
-
-    def _check_value(self, call: Call) -> Call:
-        if "value" not in call.arguments:
-            return msgspec.structs.replace(call, broken="The answer needs an argument 'value' in the form asked for.")
-        if self.check_answer is not None:
-            try:
-                self.check_answer(call.arguments["value"])
-            except Exception as error:
-                return msgspec.structs.replace(call, broken=f"The answer does not have the form asked for: {error}")
-        return call
-
-    def _text_as_answer(self, text: str) -> Call:
-        """A text where a structured answer was asked for: taken if it is that JSON, else handed back."""
-        try:
-            value = msgspec.json.decode(text.strip().removeprefix("```json").removesuffix("```").strip())
-        except msgspec.DecodeError:
-            return Call(
-                id="text", tool=ANSWER, broken="Give the answer through the tool 'answer', in the form asked for."
-            )
-        return self._check_value(Call(id="text", tool=ANSWER, arguments={"value": value}))
-
-    async def _compact(self, run: RunState) -> None:
-        """Have the model summarise the older part of the context; the summary replaces it, as an entry."""
-        kept_from = len(run.context) - KEPT_TAIL
-        for place in range(max(1, kept_from), len(run.context)):
-            if (await self.transcript.entry(run.context[place])).kind in ("Inference", "Input"):
-                kept_from = place
-                break
-        kept_from = max(1, kept_from)
-        older = msgspec.structs.replace(run)
-        older.context = run.context[:kept_from]
-        request = ModelRequest(
-            system="You shorten conversations between a user, an agent and its tools.",
-            messages=(
-                *await self.transcript.messages(older),
-                Message(
-                    role="user",
-                    text="Summarise the conversation so far for the agent that goes on with it: the task, what was "
-                    "done with which results, what was refused and why, what is left. Facts only.",
-                ),
-            ),
-        )
-        answer = await self._ask(run, request, text=True)  # nothing in place of the context would lose all of it
-        if answer is None:
-            return
-        summary = self.proposer.secrets.redact_text(answer.text)
-        compaction = Compaction(
-            run=run.id,
-            upto=run.context[kept_from - 1],
-            summary=values.cut(summary, min(TEXT_CHARS_MAX, 2 * self.context_tokens_max)),
-            model=answer.model or self.model.name,
-            usage=answer.usage,
-        )
-        await self.host.append([self.host.entry(compaction, "driver", self.name, run=run.id)])
 
     # --- proposals -----------------------------------------------------------------------------------------------
 
@@ -531,13 +325,3 @@ class Driver:
         if proposed.started and intent.tool != ANSWER and self.executor is not None:
             await self.executor.execute(proposed.action, 1, ride=more)
         return proposed.action
-
-
-def _outsourced(inference: Inference) -> tuple[Inference, list[tuple[str, bytes]]]:
-    """An inference whose calls are too large for an entry keeps them in a blob."""
-    data = msgspec.json.encode(inference.calls)
-    if len(data) <= codec.PAYLOAD_BYTES_MAX // 2:
-        return inference, []
-    ref = BlobRef(digest=codec.digest(data), size=len(data))
-    short = tuple(msgspec.structs.replace(call, arguments={}, raw="") for call in inference.calls)
-    return msgspec.structs.replace(inference, calls=short, raw=ref), [(ref.digest, data)]

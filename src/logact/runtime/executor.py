@@ -1,7 +1,8 @@
 """The only part that touches the environment. It acts only after it has folded its own effective ``Started``.
 
 The chain, readable in one go: committed? -> append ``Started`` -> did it take effect, and is it ours? -> run the
-tool -> append ``Result``. Whatever the tool does (raise, hang, return nonsense, print without end) becomes a result.
+tool (``calling``) -> append ``Result``. This file owns when an action is started, and what is written down of it; it
+never runs one whose start did not take effect, and leaves the call itself to ``calling``.
 """
 
 from __future__ import annotations
@@ -12,26 +13,22 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from logact import codec
-from logact.core import breaking, driving, executing, invariants, retrying
+from logact.core import breaking, executing, invariants, retrying
 from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.entry import (
-    BlobRef,
     Cancel,
     Effect,
-    Entry,
     Failure,
     Intent,
     NewEntry,
     Output,
-    Part,
     Payload,
     Result,
     Started,
     Undone,
     stricter,
 )
-from logact.env import ThreadWatch, watching
 from logact.errors import (
     AccessRefused,
     AppendUnknown,
@@ -40,25 +37,22 @@ from logact.errors import (
     LogActError,
     LogCorrupt,
     LogError,
-    UsageError,
 )
-from logact.logs.base import Clause, Filter, where
+from logact.logs.base import Clause, Filter
 from logact.runtime import values
+from logact.runtime.calling import Calling
 from logact.runtime.circuits import Circuits
 from logact.runtime.host import Host
 from logact.runtime.leaving import Leave
 from logact.runtime.secrets import Secrets
 from logact.runtime.tail import alone
-from logact.tools import ImageResult, Tool, ToolContext, failure_of
+from logact.tools import Tool
 
 NOT_BEGUN = Failure(
     kind="not_happened", message="its lease ran out before it was begun, and it was taken away", definite=True
 )
 
 BEGAN_KEPT_MAX = 1000
-
-TOOL_TIMEOUT_S = 300.0
-"""How long a tool may take, unless it says otherwise."""
 
 RESULT_RETRY_S_MAX = 60.0
 """How long an executor keeps trying to write down a result before it gives up and leaves the action in doubt."""
@@ -84,35 +78,25 @@ class Executor:
         self.agents = frozenset(agents)
         self.secrets = secrets or Secrets()
         self.name = name
-        self.output_bytes_max = output_bytes_max
         self.retry = retry or {}
         self.breaker = breaker
         self.circuits = Circuits(host)
         self.running: dict[int, asyncio.Timeout | None] = {}
-        self._threads: dict[int, ThreadWatch] = {}  # by action: threads that went on when their call was given up
         self.leave: Leave | None = None
         self.proposing = 0  # inline proposals that are being appended: what they start is their proposer's to run
         self._began: set[tuple[int, int]] = set()  # (action, attempt): what this life has once begun to run
-        self._cancelled: set[int] = set()
-        host.tail.observe(self._observe, ["Cancel"], about=alone(self.agents))
-
-    def _observe(self, state: State, entry: Entry) -> None:
-        """A cancelled action that runs here is interrupted at once."""
-        if state.verdict or not isinstance(entry.payload, Cancel) or not self.running:
-            return
-        for key, deadline in self.running.items():
-            action = state.actions.get(key)
-            if action is not None and action.cancel_wanted and key not in self._cancelled and deadline is not None:
-                try:
-                    deadline.reschedule(asyncio.get_running_loop().time())
-                except RuntimeError:
-                    continue  # the call has ended, or its time is over: its result is on the way
-                self._cancelled.add(key)
+        self.calling = Calling(
+            host,
+            tools,
+            self.secrets,
+            agents=self.agents,
+            running=self.running,
+            output_bytes_max=output_bytes_max,
+        )
 
     def at_work(self, action_id: int = 0) -> bool:
         """Whether a thread still runs a tool (of this action, if given) although its call was given up."""
-        self._threads = {key: thread for key, thread in self._threads.items() if thread.working}
-        return action_id in self._threads if action_id else bool(self._threads)
+        return self.calling.at_work(action_id)
 
     # --- starting ------------------------------------------------------------------------------------------------
 
@@ -312,7 +296,7 @@ class Executor:
                 result = Result(intent=action_id, attempt=attempt, error=unusable)
             else:
                 invariants.check_may_run(self.host.state, action_id, attempt, self.host.incarnation, digest)
-                result, blobs = await self._outcome(action, intent, attempt)
+                result, blobs = await self.calling.outcome(action, intent, attempt)
             tool = self.tools.get(intent.tool)
             effect = intent.effect
             if tool is not None and not intent.undoes:
@@ -383,168 +367,6 @@ class Executor:
                     raise
                 await self.host.env.sleep(pause_s * (0.5 + self.host.env.random()))
                 pause_s = min(pause_s * 2, 2.0)
-
-    async def _outcome(self, action: Action, intent: Intent, attempt: int) -> tuple[Result, list[tuple[str, bytes]]]:
-        env = self.host.env
-        began = env.monotonic()
-        blobs: list[tuple[str, bytes]] = []
-        key = executing.key_of(self.host.state.log, action)
-        context = ToolContext(
-            agent=intent.agent,
-            run=intent.run,
-            action=action.id,
-            attempt=attempt,
-            key=key,
-            epoch=self.host.state.epoch(intent.agent),
-            log=self.host.state.log,
-        )
-        tool = self.tools.get(intent.tool)
-        refused = self._refusal(tool, intent)
-        if tool is None or refused is not None:
-            return Result(intent=action.id, attempt=attempt, error=refused), blobs
-        try:
-            arguments = self.secrets.resolve(intent.arguments)
-        except UsageError as error:
-            failure = Failure(kind="permanent", message=str(error), definite=True)
-            return Result(intent=action.id, attempt=attempt, error=failure), blobs
-        if env.points:
-            env.point("before_effect")
-        undone = None
-        if intent.undoes:
-            try:
-                undone = await self._result_of(intent.undoes)
-            except LogError as error:
-                failure = Failure(kind="environment", message=f"the log cannot be read: {error}", definite=True)
-                return Result(intent=action.id, attempt=attempt, error=failure), blobs
-        value, failed = await self._call(tool, arguments, context, undone)
-        if env.points:
-            env.point("after_effect")
-        duration_ms = round((env.monotonic() - began) * 1000, 3)
-        if failed is not None:
-            failure = self._told(failed)
-            return Result(intent=action.id, attempt=attempt, error=failure, duration_ms=duration_ms), blobs
-        parts: tuple[Part, ...] = ()
-        if isinstance(value, ImageResult):
-            ref = BlobRef(digest=codec.digest(value.data), size=len(value.data), media_type=value.media_type)
-            blobs.append((ref.digest, value.data))
-            parts, value = (Part(blob=ref),), value.text
-        try:
-            stored = values.pack(self.secrets.redact(value), bytes_max=self.output_bytes_max)
-        except (TypeError, ValueError, RecursionError) as problem:
-            failure = Failure(
-                kind="unstorable",
-                message=f"the tool ran and returned something that cannot be stored: {problem}; "
-                "expected text, numbers, lists or objects",
-            )
-            return Result(intent=action.id, attempt=attempt, error=failure, duration_ms=duration_ms), blobs
-        if stored.blob is not None:
-            blobs.append((stored.blob.digest, stored.data))
-        result = Result(
-            intent=action.id,
-            attempt=attempt,
-            value=stored.value,
-            blob=stored.blob,
-            parts=parts,
-            duration_ms=duration_ms,
-            truncated=stored.truncated,
-        )
-        return result, blobs
-
-    def _told(self, failed: Failure) -> Failure:
-        """A tool's failure as an entry can hold it, whatever the tool put into it."""
-        message = values.cut(values.printable(self.secrets.redact_text(str(failed.message))), 4000)
-        try:
-            clean = msgspec.structs.replace(failed, message=message)
-            return msgspec.convert(msgspec.to_builtins(clean), Failure)
-        except (TypeError, ValueError):
-            return Failure(kind="failed", message=message)
-
-    def _refusal(self, tool: Tool | None, intent: Intent) -> Failure | None:
-        """Why an approved action is not what would run now; the approval does not cover anything else."""
-        if tool is None:
-            return Failure(kind="permanent", message=f"the tool {intent.tool!r} is not offered here", definite=True)
-        if intent.undoes and intent.effect == "idempotent" and not tool.safe_undo:
-            return Failure(
-                kind="permanent",
-                message=f"the undo of {intent.tool!r} is not safe any more; the approval was for one that is",
-                definite=True,
-            )
-        if not intent.undoes and stricter(tool.effect, intent.effect) != intent.effect:
-            return Failure(
-                kind="permanent",
-                message=f"the effect of {intent.tool!r} is {tool.effect}; the approval was for {intent.effect}",
-                definite=True,
-            )
-        if tool.version != intent.tool_version:
-            return Failure(
-                kind="permanent",
-                message=f"the tool {intent.tool!r} is now version {tool.version}; "
-                f"the approval was for version {intent.tool_version}",
-                definite=True,
-            )
-        if intent.pins:
-            try:
-                now = {pin.path: pin.digest for pin in tool.pins(intent.arguments)}
-            except Exception as error:
-                message = f"what the approval depends on cannot be checked: {type(error).__name__}: {error}"
-                return Failure(kind="permanent", message=values.printable(message), definite=True)
-            for pin in intent.pins:
-                if now.get(pin.path) != pin.digest:
-                    return Failure(
-                        kind="permanent",
-                        message=f"{pin.path} changed after the approval was given",
-                        definite=True,
-                    )
-        return None
-
-    async def _result_of(self, action_id: int) -> Result:
-        """What an action that is to be undone returned, as the log has it."""
-        found = Result(intent=action_id)
-        async for one in self.host.log.read(action_id, matching=where(kinds=["Result"], actions=[action_id])):
-            if isinstance(one.payload, Result) and one.payload.error is None:
-                found = one.payload
-                if found.blob is not None:
-                    whole = values.unpack(await self.host.log.get_blob(found.blob.digest))
-                    found = msgspec.structs.replace(found, value=whole)
-                break
-        return found
-
-    async def _call(
-        self, tool: Tool, arguments: dict[str, object], context: ToolContext, undoes: Result | None = None
-    ) -> tuple[object, Failure | None]:
-        """The value of the tool (or of its undo), or its failure. Nothing it raises gets out but cancellation."""
-        timeout_s = tool.timeout_s or TOOL_TIMEOUT_S
-        ends_s = driving.lasts_s(self.host.state.runs.get(context.run), self.host.env.wall_ms())
-        if ends_s <= 0:
-            return None, Failure(kind="cancelled", message="its run's time was over before it began", definite=True)
-        with watching() as thread:
-            try:
-                async with asyncio.timeout(min(timeout_s, ends_s + 0.01)) as deadline:
-                    self.running[context.action] = deadline
-                    if undoes is not None:
-                        return await tool.undo(arguments, undoes.value, context), None
-                    return await tool.call(arguments, context), None
-            except TimeoutError:
-                if context.action in self._cancelled:
-                    self._cancelled.discard(context.action)
-                    return None, Failure(kind="cancelled", message="it was cancelled while it ran")
-                if ends_s < timeout_s:
-                    return None, Failure(kind="cancelled", message="its run's time was over while it ran")
-                return None, Failure(kind="timeout", message=f"it did not end within {timeout_s:g} s")
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                return None, failure_of(
-                    error
-                )  # nobody cancelled us: the tool itself gave up something that it awaited
-            except BaseException as error:
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                    raise
-                return None, failure_of(error)
-            finally:
-                if thread.working:
-                    self._threads[context.action] = thread  # only the thread's end settles what it does
 
 
 def rehearsed(action: int) -> Cancel:

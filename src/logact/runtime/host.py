@@ -87,6 +87,10 @@ class Host:
         """The fold, as far as this process has read."""
         return self.tail.state
 
+    def is_fenced(self, state: State) -> bool:
+        """Whether this life was fenced off, by this state of the log."""
+        return self.incarnation in state.fenced
+
     def entry(
         self, payload: Payload, role: Role, name: str = "", *, run: int = 0, tool: str = "", agent: str = ""
     ) -> NewEntry:

@@ -31,7 +31,7 @@ class Tuned:
         self.host = host
         self.agent = agent
         self.driver = driver
-        self._own = driver.model
+        self._own = driver.asker.model
         host.tail.observe(agent.tuning.observe)
         host.tail.restore(self._restored)
 
@@ -42,14 +42,14 @@ class Tuned:
 
     async def ready(self, run: int) -> None:
         """Write down what a trial has come to, and set the driver up for a run."""
-        tuning, driver = self.agent.tuning, self.driver
+        tuning, asker = self.agent.tuning, self.driver.asker
         trial = tuning.trial
         verdict = trial.verdict() if trial is not None else None
         if trial is not None and verdict is not None:
             notice = tuning.judged(trial, verdict)
             await self.host.append([self.host.entry(notice, "driver", self.agent.agent_id)])
-        driver.system = tuning.prompt(self.agent.system)
-        driver.hidden = tuning.hidden | {*self.agent.hide_tools}
+        asker.system = tuning.prompt(self.agent.system)
+        asker.hidden = tuning.hidden | {*self.agent.hide_tools}
         trial = tuning.trial
         other = self.agent.try_models.get(trial.model) if trial is not None and trial.tries(run) else None
-        driver.model = other or self._own
+        asker.model = other or self._own

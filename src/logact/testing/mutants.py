@@ -74,7 +74,7 @@ def _acts_first(stack: ExitStack) -> None:
         tool = self.tools.get(action.intent.tool)
         if fresh and tool is not None:
             context = ToolContext(agent=self.host.agent, action=action_id, attempt=len(action.attempts) + 1)
-            await self._call(tool, action.intent.arguments, context)
+            await self.calling.call(tool, action.intent.arguments, context)
         return await honest(self, action_id, fresh=fresh)
 
     _set(stack, Executor, "_perform", perform)
@@ -123,7 +123,7 @@ def _asks_again(stack: ExitStack) -> None:
             again = msgspec.structs.replace(run)
             again.context = [position for position in run.context if position < run.inference]
             again.turn, again.inference, again.calls = run.turn - 1, 0, {}
-            await self._infer(again)
+            await self.asker.infer(again)
         return await honest(self, run_id)
 
     _set(stack, Driver, "drive", drive)

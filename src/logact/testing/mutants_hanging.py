@@ -12,7 +12,6 @@ import msgspec
 from logact.core import driving, machine
 from logact.runtime import assembly
 from logact.runtime.circuits import Circuits
-from logact.runtime.driver import Driver
 from logact.runtime.host import Host
 from logact.runtime.leases import Hearing
 from logact.testing.plan import Event, Plan
@@ -63,7 +62,7 @@ def _never_notices(stack: ExitStack) -> None:
         await host.env.sleep(1e6)
 
     _set(stack, assembly, "_until_fenced", never)
-    _set(stack, Driver, "_is_fenced", lambda *_: False)
+    _set(stack, Host, "is_fenced", lambda *_: False)
 
 
 def _with_a_driver_that_wakes(plan: Plan) -> Plan:
