@@ -88,7 +88,7 @@ def test_work_for_claimed_tasks_begins_only_under_a_claim(log: Log) -> None:
     log.say(Claim(task="t", agent="ann", run=plan), writer="second")
     assert log.run("ann", parent=plan) not in log.state.runs, "another incarnation holds it"
     log.say(Control(verb="stop", scope=f"run:{plan}"))
-    assert log.run("ann", parent=plan) in log.state.runs, "the plan is over"
+    assert log.run("ann", parent=plan) not in log.state.runs, "the plan is over"
 
 
 def test_a_renewal_makes_a_lapse_void(log: Log) -> None:

@@ -44,10 +44,10 @@ def on_task_claim(state: State, entry: Entry, claim: Claim) -> str:
 def no_work(state: State, entry: Entry, agent: str, parent: int) -> str:
     """Why an agent's process begins no work for another run whose tasks are claimed ("" if it may): it holds none.
 
-    A process that sleeps between its claim and its work wakes up after the claim has lapsed.
+    A process that sleeps between its claim and its work wakes up after the claim has lapsed, or the plan is over.
     """
     run = state.runs.get(parent)
-    if run is None or not run.claimed or run.status != "running":
+    if run is None or not run.claimed:
         return ""
     writer = entry.author.incarnation
     if any((held.agent, held.incarnation) == (agent, writer) for held in run.held.values()):

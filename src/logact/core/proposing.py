@@ -43,9 +43,10 @@ def on_input(state: State, entry: Entry, given: Input) -> str:
         return f"there is no run {given.run}"
     if run.status == "stopped":
         return f"run {given.run} was stopped"
-    player = state.agents.get(run.agent)
-    if run.status != "running" and player is not None and player.holder == entry.author.incarnation:
-        why = no_work(state, entry, run.agent, run.parent)  # others may say more to who has finished
+    player, plan = state.agents.get(run.agent), state.runs.get(run.parent)
+    own_word = player is not None and player.holder == entry.author.incarnation
+    if own_word and run.status != "running" and plan is not None and plan.status == "running":
+        why = no_work(state, entry, run.agent, run.parent)  # others may say more, and all may once the plan is over
         if why:
             return why
     run.status = "running"

@@ -237,6 +237,9 @@ class Worker:
         text = await self._text(parts, task)
         before = [run for run in self._works(parts) if self._goes_on_with(run, task)] if self.together else []
         if before:
+            await parts.host.tail.catch_up()
+            if not Claims(parts.host, self.run).holds(task.name, self.name):
+                raise _Lost(task.name)
             return await self.agent.send(text + self._changed(before[-1]), before[-1].id)
         return await self.agent.run(text, parent=self.run, new=True)
 

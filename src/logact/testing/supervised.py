@@ -301,7 +301,7 @@ class Machine:
             life = births.get(author)
             if life is None or life.birth is None or life.birth.pid != parent.pid:
                 continue
-            last_ms = int(mine[-1].data["at_ms"])
+            last_ms = max(int(one.data["at_ms"]) for one in mine)
             known = {int(one.data["at_ms"]) for one in [*self.before.get(author, []), *mine]}
             recent = [at_ms for at_ms in known if last_ms - at_ms <= WITHIN_S * 1000]
             require(
@@ -316,7 +316,7 @@ class Machine:
             return  # it is not tried again
         part, last_ms = end.data["part"], int(end.data["at_ms"])
         known = {int(one.data["at_ms"]) for one in self._ends_of(author) if one.data["part"] == part}
-        times = sum(last_ms - at_ms <= WITHIN_S * 1000 for at_ms in known)
+        times = sum(0 <= last_ms - at_ms <= WITHIN_S * 1000 for at_ms in known)  # one may be written down twice
         least_s = min(BACKOFF_S_MAX, BACKOFF_S * 2 ** (times - 1)) / 2
         again_s = float(end.data["again_s"])
         require("backoff_is_kept", again_s >= least_s - 0.001, f"end {times} of {part}, and it waits {again_s:g} s")
