@@ -25,7 +25,7 @@ demo: $(STAMP)  ## the main job: real files, kill -9 in the middle, proof at the
 	$(BIN)/python -m examples.main_job $(if $(LOG),--log '$(LOG)') $(if $(PARTS),--parts)
 
 test: $(STAMP)  ## all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 3 --dist loadgroup
 
 check: $(STAMP) lint types test  ## what continuous integration runs
 
