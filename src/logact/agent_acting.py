@@ -101,7 +101,7 @@ async def _propose(agent: LogActAgent, parts: Parts, action: Action, key: str) -
                 await host.tail.catch_up()
                 continue
             return agent._view(parts, proposed.action), proposed.started
-        return await agent.propose_action(action, key=key), False
+        return await agent.propose_action(action, run=run, key=key), False
 
 
 async def proposed_before(agent: LogActAgent, parts: Parts, action: Action, key: str) -> LogEntry:

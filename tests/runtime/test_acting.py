@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from logact.agent import LogActAgent
+from logact.core.breaking import Breaker
 from logact.core.settling import SETTLED_KEPT
 from logact.core.views import Action, LogEntry
 from logact.entry import Commit, Result, Started, Vote
@@ -68,6 +69,30 @@ def test_an_action_is_two_records() -> None:
                 assert await agent.act(write(str(number))) == f"{number} is written"
             assert (await log.tail() - before) // 1000 == 20
         assert len(book.done) == 11
+
+    run(main())
+
+
+def test_what_does_not_fit_into_one_record_happens_all_the_same() -> None:
+    """Large arguments, and a tool whose circuit is open, are proposed by themselves; was waiting for its own lock."""
+
+    async def main() -> None:
+        log, book = memory_log(), Book()
+
+        async def away(item: str) -> str:
+            """Not there the first time."""
+            book.done.append(item)
+            if len(book.done) == 1:
+                raise ToolError("gone", kind="environment", definite=True)
+            return f"{item} is back"
+
+        tools = [*book.tools(), Tool(away, effect="idempotent")]
+        breaker = Breaker(failures=1, delay_s=0.2)
+        async with LogActAgent("own", log=log, tools=tools, voters=[lambda entry: True], breaker=breaker) as agent:
+            with pytest.raises(ActionFailed):
+                await agent.act(Action(tool="away", arguments={"item": "a"}))
+            assert await agent.act(Action(tool="away", arguments={"item": "b"})) == "b is back"
+            assert (await agent.act(write("x" * 2_000_000))).startswith("xxx")
 
     run(main())
 

@@ -188,7 +188,8 @@ class Simulation:
             doubled = self.plan.has_twins and name.removesuffix(TWIN) in TWINS and live.frozen_until < END_S
             if supervised or doubled:
                 continue  # its supervisor notices, or the other one of the two goes on
-            if live.held and (live.pid not in busy or self.plan.form != "decoupled"):
+            stopped = live.frozen_until > world.loop.time()  # although nothing may have come for it meanwhile
+            if stopped and (live.pid not in busy or self.plan.form != "decoupled"):
                 world.thaw(name)
         world.die_at.clear()
         for process in world.live.values():
