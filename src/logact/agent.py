@@ -547,9 +547,9 @@ class LogActAgent:
         """Say goodbye, so that the next life needs no proof that this one is gone. Best effort."""
         goodbye = parts.host.entry(Heartbeat(agent=self.agent_id, leaving=True), "executor", self.agent_id)
         parts.host.leaves(parts.executor.at_work)
-        if parts.executor.at_work():
-            return  # a thread of this process still runs a tool: it has not left
         try:
+            if parts.executor.at_work():
+                return  # a thread of this process still runs a tool: it has not left
             await parts.host.append([goodbye])
         except Exception as error:
             parts.farewell = error

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,43 @@ def test_work_that_ended_with_a_lapsed_claim_begins_anew_and_stopped_work_does_n
         else:
             assert (await Swarm(made, lease_s=5).run("t", ["x"])).text == "001: done"
         assert len(calls) == (1 if by_person else 2)
+
+    run(main())
+
+
+def test_a_thread_that_lost_its_task_is_waited_for_and_settled() -> None:
+    """Its claim lapsed and the plan was stopped while it worked: the worker leaves nothing open behind."""
+
+    async def main() -> None:
+        log = memory_log()
+        began, go_on = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def work() -> str:
+            """Work."""
+            loop.call_soon_threadsafe(began.set)
+            go_on.wait(20)
+            return "worked"
+
+        def script(request: ModelRequest) -> Any:
+            return call("work")
+
+        swarm = Swarm(agents(log, "ann", script=script, tools=[Tool(work, effect="idempotent")]), lease_s=0.2)
+        plan = await swarm.start("t", ["x"])
+        async with asyncio.TaskGroup() as group:
+            worker = group.create_task(swarm.work(plan))
+            await began.wait()
+            peer = Host(log, "peer")
+            await peer.tail.start()
+            held = peer.state.runs[plan].held["001"]
+            lapse = Claim(task="001", agent="peer", run=plan, lapses=held.position)
+            stop = Control(verb="stop", scope=f"run:{plan}")
+            await peer.append([peer.entry(lapse, "recoverer"), peer.entry(stop, "operator")])
+            await peer.env.sleep(0.3)
+            assert not worker.done(), "its thread is still at work"
+            go_on.set()
+        state = await folded(log)
+        assert state.unfinished() == [] and not state.open_actions
 
     run(main())
 

@@ -25,6 +25,9 @@ from logact.swarm.tasks import SubTask, part_of
 LOOK_S = 1.0
 """How often an idle worker looks for claims whose holder is gone."""
 
+THREAD_LOOK_S = 0.05
+"""How often a worker at its end looks whether its threads have ended."""
+
 RESULT_CHARS_MAX = 8000
 """How much of an earlier result a later task is handed where it is not summed up; the log holds all of it."""
 
@@ -86,7 +89,16 @@ class Worker:
             claims = Claims(parts.host, self.run, lease_s=self.lease_s)
             while (task := await self._take(parts, claims)) is not None:
                 await self._do(parts, claims, task)
+            await self._let_end(parts)
         return self.completed
+
+    async def _let_end(self, parts: Parts) -> None:
+        """Wait, a lease at most, for threads whose task was lost; settle what they were at: no next life may come."""
+        env = parts.host.env
+        end = env.monotonic() + self.agent.lease_s
+        while parts.executor.at_work() and env.monotonic() < end:
+            await env.sleep(THREAD_LOOK_S)
+        await self._settle(parts)
 
     # --- taking --------------------------------------------------------------------------------------------------
 

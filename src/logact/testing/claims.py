@@ -162,8 +162,9 @@ class ClaimsChecker(Checker):
         if now is None:
             return
         life = self.state.incarnations.get(now[1])
-        living = life is not None and not life.left and life.birth is not None
-        living = living and self.world.is_alive(life.birth.pid)  # type: ignore[union-attr]
+        birth = life.birth if life is not None and not life.left else None
+        # of two agents of a process one may have ended, with its goodbye still on the way
+        living = birth is not None and self.world.is_alive(birth.pid) and self.world.plays(birth.pid, now[1])
         silent_s = self.world.loop.time() - self.since[now[2]]
         require(
             "claims_are_honoured",

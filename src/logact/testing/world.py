@@ -266,6 +266,10 @@ class World:
         """The truth about a process id, which is never used twice."""
         return 0 < pid <= len(self.processes) and not self.processes[pid - 1].dead
 
+    def plays(self, pid: int, incarnation: str) -> bool:
+        """Whether a process is still at an incarnation of its own."""
+        return incarnation in self.processes[pid - 1].env.playing
+
     # --- time ------------------------------
 
     def later(self, delay_s: float, action: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
