@@ -113,13 +113,26 @@ class Proxy:
         try:
             self._loop.run_forever()
         finally:
+            self._loop.remove_reader(self._listener)  # before the server closes: it drops what was accepted just now
+            self._loop.run_until_complete(self._end())
             server.close()
-            self._reset()
-            for task in self._tasks:
-                task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*self._tasks, return_exceptions=True))
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+    async def _end(self) -> None:
+        """Break every connection. What was accepted just now is served first: a task cancelled unbegun closes none."""
+        self._refusing = True
+        self._flow()
+        for _ in range(40):
+            self._reset()
+            await asyncio.sleep(0.005)
+            if len(asyncio.all_tasks()) == 1:
+                break
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.sleep(0.005)  # what was aborted lets go of its socket
 
     def _flow(self) -> None:
         self._flowing.set()
@@ -155,11 +168,14 @@ class Proxy:
         try:
             await self._welcome(reader, writer)
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):  # nobody listens there, or the proxy is closed meanwhile
             _abort(writer)
             return
         pair = (writer, far_writer)
         self._open.add(pair)
+        if self._refusing:
+            self._break(pair)
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, far_writer, pair, answers=False))
@@ -167,7 +183,7 @@ class Proxy:
         except* (OSError, ConnectionError):
             pass
         except* asyncio.CancelledError:
-            pass  # the proxy is closed: asyncio would complain of a handler that was cancelled
+            self._break(pair)  # the proxy is closed: asyncio would complain of a handler that was cancelled
         finally:
             self._open.discard(pair)
             for one in pair:
