@@ -50,7 +50,7 @@ from logact.errors import (
 )
 from logact.introspection.applied import kinds_for
 from logact.introspection.profiler import Profiler
-from logact.introspection.tuning import OF_TRIALS, REUSING, Tuning
+from logact.introspection.tuning import REUSING, Tuning
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.asker import MODEL_TIMEOUT_S
@@ -176,7 +176,7 @@ class LogActAgent:
         self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
         self._observers: list[tuple[Callable[[State, Entry], None], Iterable[str]]] = []
-        self.observe(self.tuning.observe, ("Intent", *OF_TRIALS))
+        self.observe(self.tuning.observe, Tuning.KINDS)
         if reuse_reads_s:
             self.tools = reusing(self.tools, self.reads)
             self.observe(self.reads.observe, Reads.KINDS)

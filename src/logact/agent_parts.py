@@ -88,7 +88,7 @@ class Parts:
         )
         driver.leave = agent.leave
         for earlier in self._drivers:
-            if not earlier.asking:
+            if not earlier.asking:  # one that goes on reads what it misses from the log
                 earlier.transcript.close()
         self._drivers[:] = [driver]
         return driver

@@ -78,11 +78,11 @@ async def drive(agent: LogActAgent, parts: Parts, run: int, *, wait: bool) -> Ru
 
 async def judge(agent: LogActAgent) -> str:
     """Write down what a trial has come to, if it has: ``keep`` or ``undo``, else nothing."""
-    trial = agent.tuning.trial
-    verdict = trial.verdict() if trial is not None else None
-    if trial is None or verdict is None:
+    judged = agent.tuning.judged()
+    if judged is None:
         return ""
-    await write(agent, agent.tuning.judged(trial, verdict))
+    notice, verdict = judged
+    await write(agent, notice)
     return verdict.does
 
 
@@ -90,8 +90,7 @@ def _model_of(agent: LogActAgent, run: int) -> tuple[Model, bool]:
     """The model for a run, and whether it is one on trial."""
     if agent.model is None:
         raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")
-    trial = agent.tuning.trial
-    other = agent.try_models.get(trial.model) if trial is not None and trial.tries(run) else None
+    other = agent.tuning.tried(run, agent.try_models)
     model = other or agent.model
     return (agent.asks(model) if agent.asks is not None else model), other is not None
 

@@ -120,7 +120,7 @@ class Proxy:
             self._loop.close()
 
     async def _end(self) -> None:
-        """Break every connection. What was accepted just now is served first: a task cancelled unbegun closes none."""
+        """Break every connection. What was accepted is served first: a task cancelled unbegun closes none."""
         self._refusing = True
         self._flow()
         for _ in range(40):
@@ -156,12 +156,15 @@ class Proxy:
         else:
             self._flow()
 
+    def _welcomes(self) -> bool:
+        return not self._refusing
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._refusing:
+        if not self._welcomes():
             _abort(writer)
             return
         self.connections += 1
@@ -173,7 +176,7 @@ class Proxy:
             return
         pair = (writer, far_writer)
         self._open.add(pair)
-        if self._refusing:
+        if not self._welcomes():  # that has changed while the server was asked
             self._break(pair)
             return
         try:

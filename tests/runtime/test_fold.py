@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from logact import Vote, Voter
+from logact import LogActAgent, Vote, Voter
 from logact.core.state import State
 from logact.core.views import LogEntry
 from logact.entry import Checkpoint, Entry, Notice
 from logact.logs.base import SharedLog
 from logact.logs.memory import MemoryEngine
 from logact.models.scripted import call
+from logact.runtime.fold import Fold
 from logact.runtime.host import Host
 from logact.runtime.tail import Tail
 from tests.runtime.kit import agent, folded, memory_log, payloads, run, simple
@@ -39,16 +40,22 @@ def test_an_entry_is_applied_once_however_many_agents_there_are() -> None:
         log = memory_log()
         made = [agent(log, [call("look"), "done"], name=f"a{n}", tools=[simple(look, "read")]) for n in range(10)]
         async with made[0], made[1]:
-            fold = made[0]._parts.host.tail._fold  # type: ignore[union-attr]
+            fold = fold_of(made[0])
             answers = await asyncio.gather(*(one.run("t") for one in made))
             await fold.catch_up()
             whole = await folded(log)
             assert {one.text for one in answers} == {"done"}
             assert fold.entries_applied == sum(whole.counts.values()) > 100
             assert fold.state.chain == whole.chain and fold.state.counts == whole.counts
-            assert made[1]._parts.host.tail._fold is fold  # type: ignore[union-attr]
+            assert fold_of(made[1]) is fold
 
     run(main())
+
+
+def fold_of(agent: LogActAgent) -> Fold:
+    """The fold that a playing agent reads."""
+    assert agent._parts is not None
+    return agent._parts.host.tail._fold
 
 
 async def look() -> str:
@@ -83,8 +90,7 @@ def test_a_voter_that_remembers_sees_the_whole_history_before_its_agent_joins() 
         )
         async with one as first, other as second:
             parts = second._parts
-            assert parts is not None and first._parts is not None
-            assert parts.host.tail._fold is first._parts.host.tail._fold
+            assert parts is not None and fold_of(second) is fold_of(first)
             await second.run("t")
             await parts.host.tail.catch_up()
             effective = sum(parts.host.state.counts.values()) - parts.host.state.ignored_count
@@ -162,7 +168,8 @@ def test_who_waits_about_one_agent_is_not_asked_about_another() -> None:
         log = memory_log()
         ann = agent(log, [call("look"), "done"], name="ann", tools=[simple(look, "read")])
         async with ann:
-            tail = ann._parts.host.tail  # type: ignore[union-attr]
+            assert ann._parts is not None
+            tail = ann._parts.host.tail
             asked = {"ann": 0, "bob": 0}
 
             def ask(name: str) -> Any:

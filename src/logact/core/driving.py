@@ -164,12 +164,12 @@ def limit_reached(run: RunState, now_ms: int) -> str:
     return ""
 
 
-__all__ = ["ANSWER", "SHUT", "Step", "limit_reached", "next_step", "resting", "seconds_left"]
-
-
 def moment(state: State, run_id: int) -> tuple[int, int, int, str, int] | None:
     """What an answer of the model is for: it changes with another answer, a summary, a takeover and the run's end."""
     run = state.runs.get(run_id)
     if run is None:
         return None
     return run.turn, run.inference, run.context[0] if run.context else 0, run.status, state.epoch(run.agent)
+
+
+__all__ = ["ANSWER", "SHUT", "Step", "limit_reached", "moment", "next_step", "resting", "seconds_left"]

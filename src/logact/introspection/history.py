@@ -12,11 +12,11 @@ import msgspec
 from logact.core import machine
 from logact.core.state import Action as ActionState
 from logact.core.state import State
-from logact.entry import Checkpoint, Control, Entry, Finding, end_of, record_of
-from logact.errors import LogCorrupt, LogError, LogTrimmed, UsageError
+from logact.entry import Control, Entry, Finding, end_of, record_of
+from logact.errors import LogError, LogTrimmed, UsageError
 from logact.logs.base import READ_RECORDS_MAX, SharedLog, where
 from logact.logs.verify import first_kept
-from logact.runtime.tail import Tail
+from logact.runtime.tail import Tail, checked_state, checkpoint_in, load_state
 
 Observer = Callable[[State, Entry], None]
 
@@ -79,25 +79,22 @@ async def history(log: SharedLog, upto: int | None = None, *, observer: Observer
 
 async def _restored_before(log: SharedLog, upto: int) -> State:
     """The fold at the last usable checkpoint that knows nothing after a position. UsageError if none was kept."""
-    from logact.runtime.tail import load_state
-
     start = end_of(await first_kept(log))
     entries = [entry async for entry in log.read(start, matching=where(kinds=["Checkpoint"]))]
     first = 0
-    for entry in reversed(entries):
-        payload = entry.payload
-        if not isinstance(payload, Checkpoint) or entry.author.role != "checkpointer" or entry.forged:
+    for checkpoint in map(checkpoint_in, reversed(entries)):
+        if checkpoint is None:
             continue
         try:
-            state = await load_state(log, payload.state)
-        except (LogCorrupt, LogError):
+            state = await checked_state(log, checkpoint)
+        except LogError:
             continue  # a damaged one: an earlier one does as well
-        fits = (state.log, state.chain, state.position) == (log.log_id, payload.chain, payload.upto)
-        if fits and payload.upto < entry.position:
-            first = payload.upto
-            if first <= upto:
-                state.keep = True
-                return state
+        if state is None:
+            continue
+        first = checkpoint.upto
+        if first <= upto:
+            state.keep = True
+            return state
     raise UsageError(
         "Of a trimmed log nothing is known so early",
         received=f"position {upto}",
@@ -107,8 +104,6 @@ async def _restored_before(log: SharedLog, upto: int) -> State:
 
 
 async def _restored(log: SharedLog, tail: Tail) -> State:
-    from logact.runtime.tail import load_state
-
     checkpoint = tail.checkpoint
     state = await load_state(log, checkpoint.state) if checkpoint is not None else tail.state
     state.keep = True

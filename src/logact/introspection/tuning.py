@@ -5,6 +5,7 @@ It changes what a model is shown and offered, never what may run: tools, effects
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from logact.introspection.tokens import Measure
 from logact.introspection.trials import APPLIED, KEPT, SPOKESMEN, UNDONE, Trial, Trials, Verdict
 from logact.logs.base import Clause, Filter, SharedLog, where
 from logact.logs.verify import first_kept
+from logact.models.base import Model
 
 OF_TRIALS = ("Run", "Inference", "Abort", "Expiry", "Result", "Output", "Notice")
 """The kinds of the entries that a trial is judged by."""
@@ -29,6 +31,9 @@ DIGEST_CHARS_MIN = 2000
 
 class Tuning:
     """The changes in force for one agent, by the position of the entry that applied each."""
+
+    KINDS = ("Intent", *OF_TRIALS)
+    """The kinds of the entries that ``observe`` has to be shown."""
 
     def __init__(self, agent: str) -> None:
         self.agent = agent
@@ -76,6 +81,11 @@ class Tuning:
         going = self.trials.going
         return going[max(going)] if going else None
 
+    def tried(self, run: int, models: Mapping[str, Model]) -> Model | None:
+        """The one of these models, by name, that does a run because it is on trial; None if none does."""
+        trial = self.trial
+        return models.get(trial.model) if trial is not None and trial.tries(run) else None
+
     def prompt(self, system: str) -> str:
         """The system prompt with what is handed over instead of being read again."""
         said = [_handed(one) for at, one in self.measures.items() if one.kind == "share" and at not in self.stale]
@@ -95,12 +105,16 @@ class Tuning:
         """The entry that takes one back. ``data``: the figures that say why."""
         return Notice(code=UNDONE, message=reason, agent=self.agent, data={"undoes": position, **(data or {})})
 
-    def judged(self, trial: Trial, verdict: Verdict) -> Notice:
-        """The entry that ends a trial."""
+    def judged(self) -> tuple[Notice, Verdict] | None:
+        """The entry that ends the trial, and what it comes to; None while there is nothing to say."""
+        trial = self.trial
+        verdict = trial.verdict() if trial is not None else None
+        if trial is None or verdict is None:
+            return None
         if verdict.does == "undo":
-            return self.undone(trial.position, verdict.reason, verdict.data)
+            return self.undone(trial.position, verdict.reason, verdict.data), verdict
         data = {"keeps": trial.position, **verdict.data}
-        return Notice(code=KEPT, message=verdict.reason, agent=self.agent, data=data)
+        return Notice(code=KEPT, message=verdict.reason, agent=self.agent, data=data), verdict
 
     def observe(self, state: State, entry: Entry) -> None:
         """One more entry: changes in force come and go, and a change of what was handed over makes it stale."""

@@ -14,7 +14,7 @@ import msgspec
 
 from logact import env as environment
 from logact.core.state import State
-from logact.entry import BlobRef, Checkpoint, end_of, position_of, record_of
+from logact.entry import BlobRef, Checkpoint, Entry, end_of, position_of, record_of
 from logact.errors import AccessRefused, LogCorrupt, LogError, LogTrimmed, ReadFailed
 from logact.logs.base import FOLLOW_WAIT_S, SharedLog, where
 from logact.logs.cancelling import cancellable
@@ -202,15 +202,13 @@ class Tail:
         restorers = [*(one.restore for one in self._fold.companions.values()), *self._restorers]
         records, _ = await self.log.read_records(position_of(record - 1), limit=1)
         for entry in (entry for batch in records for entry in batch):
-            payload = entry.payload
-            if not isinstance(payload, Checkpoint) or entry.author.role != "checkpointer" or entry.forged:
+            payload = checkpoint_in(entry)
+            if payload is None:
                 continue
             try:
-                state = await load_state(self.log, payload.state)
-                if state.log != self.log.log_id or state.chain != payload.chain or state.position != payload.upto:
+                state = await checked_state(self.log, payload)
+                if state is None:
                     continue
-                if payload.upto >= entry.position:
-                    continue  # it cannot know what comes after it
                 if all([await restorer(payload) for restorer in restorers]):
                     self.state, self.checkpoint = state, payload
                     self._fold.record = record_of(payload.upto)
@@ -335,6 +333,21 @@ _decode_state = msgspec.json.Decoder(State).decode
 def dump_state(state: State) -> bytes:
     """A state's bytes, as a checkpoint stores them."""
     return _encode_state(state)
+
+
+def checkpoint_in(entry: Entry) -> Checkpoint | None:
+    """What an entry says as a checkpoint, if it may be one."""
+    payload = entry.payload
+    if not isinstance(payload, Checkpoint) or entry.author.role != "checkpointer" or entry.forged:
+        return None
+    return payload if payload.upto < entry.position else None  # it cannot know what comes after it
+
+
+async def checked_state(log: SharedLog, checkpoint: Checkpoint) -> State | None:
+    """The state in a checkpoint; None if it is not this log's, or another one. LogError if it cannot be read."""
+    state = await load_state(log, checkpoint.state)
+    fits = (state.log, state.chain, state.position) == (log.log_id, checkpoint.chain, checkpoint.upto)
+    return state if fits else None
 
 
 async def load_state(log: SharedLog, ref: BlobRef) -> State:

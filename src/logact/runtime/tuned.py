@@ -32,7 +32,7 @@ class Tuned:
         self.agent = agent
         self.driver = driver
         self._own = driver.asker.model
-        host.tail.observe(agent.tuning.observe)
+        host.tail.observe(agent.tuning.observe, Tuning.KINDS)
         host.tail.restore(self._restored)
 
     async def _restored(self, checkpoint: Checkpoint | None) -> bool:
@@ -43,13 +43,9 @@ class Tuned:
     async def ready(self, run: int) -> None:
         """Write down what a trial has come to, and set the driver up for a run."""
         tuning, asker = self.agent.tuning, self.driver.asker
-        trial = tuning.trial
-        verdict = trial.verdict() if trial is not None else None
-        if trial is not None and verdict is not None:
-            notice = tuning.judged(trial, verdict)
-            await self.host.append([self.host.entry(notice, "driver", self.agent.agent_id)])
+        judged = tuning.judged()
+        if judged is not None:
+            await self.host.append([self.host.entry(judged[0], "driver", self.agent.agent_id)])
         asker.system = tuning.prompt(self.agent.system)
         asker.hidden = tuning.hidden | {*self.agent.hide_tools}
-        trial = tuning.trial
-        other = self.agent.try_models.get(trial.model) if trial is not None and trial.tries(run) else None
-        asker.model = other or self._own
+        asker.model = tuning.tried(run, self.agent.try_models) or self._own

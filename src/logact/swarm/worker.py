@@ -189,9 +189,8 @@ class Worker:
 
     def _was_told_to_stop(self, parts: Parts) -> bool:
         """Whether somebody stopped this agent's work; a claim that lapses ends it, too."""
-        state = parts.host.state
-        works = [run.id for run in state.runs.values() if (run.agent, run.parent) == (self.name, self.run)]
-        return any(state.control_over(self.name, work) for work in [*works, self.run])
+        works = [work.id for work in self._works(parts)]
+        return any(parts.host.state.control_over(self.name, work) for work in [*works, self.run])
 
     async def _handed_on(self, parts: Parts, task: SubTask, answer: Answer) -> list[NewEntry]:
         """The summary of a result that others wait for, where results are summed up."""
