@@ -25,6 +25,7 @@ NO_ARGUMENTS = codec.digest_of({})
 
 
 SPECS = "specifications"
+"""What is counted beside a fold: the last specification of each agent."""
 
 
 class _Specs:
