@@ -164,7 +164,7 @@ def test_a_conversation_about_several_tasks_is_resumed_at_the_right_one() -> Non
             SubTask(name="a", text="Mend part wheel."),
             SubTask(name="b", text="Polish part wheel.", after=("a",)),
         ]
-        swarm = Swarm(shop.agents, log, lease_s=30, together=True)
+        swarm = Swarm(shop.agents, log, lease_s=30, together=True, attempts_max=1)
         ready = await swarm.start("t", plan)
 
         class Dies(Exception):
@@ -176,7 +176,6 @@ def test_a_conversation_about_several_tasks_is_resumed_at_the_right_one() -> Non
             return shop.script(request)
 
         shop.agents[0].model = ScriptedModel(dies)
-        swarm.attempts_max = 1
         with pytest.raises(Exception, match="gone"):
             await swarm.run("t", plan)
         second = Shop(log, "ann")

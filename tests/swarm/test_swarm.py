@@ -125,6 +125,44 @@ def test_a_failing_task_is_tried_again_and_then_told() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("names", ["aaaaaa", "abcdef"])
+def test_a_task_that_ends_every_life_is_given_up(names: str) -> None:
+    """So many lives take it up, of one agent or of many, and no more; the rest is done, and nothing stays open."""
+
+    class Dies(BaseException):
+        """The end of a life: no part of LogAct catches it."""
+
+    lives: list[str] = []
+
+    async def main() -> None:
+        log = memory_log()
+
+        def script(request: ModelRequest) -> str:
+            if "deadly" not in request.messages[0].text:
+                return "done"
+            lives.append("one")
+            raise Dies
+
+        plan = [SubTask(name="a", text="deadly"), SubTask(name="b", text="harmless")]
+        given_up = ""
+        for name in names:
+            swarm = Swarm(agents(log, name, script=script), lives_max=3, lease_s=0.05)
+            try:
+                with pytest.raises(Dies):
+                    await swarm.run("t", plan)
+            except LimitReached as error:
+                given_up = str(error)
+                break
+        assert "a: 3 lives took it up, and none came to its end" in given_up
+        state = await folded(log)
+        plan_run = next(one for one in state.runs.values() if one.agent == "swarm")
+        assert list(plan_run.done) == ["b"] and plan_run.held == {} and plan_run.lives == {"a": 3}
+        assert len(lives) == 3
+        assert {one.status for one in state.runs.values() if one.parent == plan_run.id} == {"stopped", "finished"}
+
+    run(main())
+
+
 def test_a_plan_is_made_by_a_model_and_checked() -> None:
     """A model's plan is an answer in a form, so it is in the log; plans that cannot be worked on are refused."""
 

@@ -12,7 +12,7 @@ from logact.core.state import Held, RunState, State
 from logact.entry import Claim, Entry
 
 TASKS_MAX = 10_000
-"""How many tasks of one run may be held or done."""
+"""How many tasks of one run may have been claimed."""
 
 
 def on_task_claim(state: State, entry: Entry, claim: Claim) -> str:
@@ -34,8 +34,10 @@ def on_task_claim(state: State, entry: Entry, claim: Claim) -> str:
         return f"agent {claim.agent!r} is played by another incarnation"
     if held is not None and held.agent != claim.agent:
         return f"task {claim.task!r} is held by {held.agent!r}"
-    if held is None and len(run.held) + len(run.done) >= TASKS_MAX:
+    if claim.task not in run.lives and len(run.lives) + len(run.done) >= TASKS_MAX:
         return f"run {run.id} has {TASKS_MAX} tasks already"
+    if held is None or held.incarnation != entry.author.incarnation:
+        run.lives[claim.task] = run.lives.get(claim.task, 0) + 1
     run.held[claim.task] = Held(claim.agent, entry.author.incarnation, entry.position, claim.lease_ms)
     run.claimed = True
     return ""
@@ -67,6 +69,7 @@ def _release(state: State, entry: Entry, run: RunState, held: Held | None, claim
         if claim.result in run.done.values():
             return f"the output at {claim.result} completed another task"
         run.done[claim.task] = claim.result
+        run.lives.pop(claim.task, None)
     elif unsettled := unrepeatable(state, run, held.agent):
         return f"action {unsettled} of {held.agent!r} must not happen twice, and is not settled"
     del run.held[claim.task]

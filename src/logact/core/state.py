@@ -130,9 +130,9 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     ``trace`` are the last ends of its actions, ``idle`` how many in a row brought nothing new, ``noticed`` what was
     found about it and where (see ``core/watching.py``); all three begin anew when a person speaks, or it ends.
-    ``held`` are its sub-tasks that somebody holds, ``done`` those that are complete, with where the result stands,
-    and ``parent`` is the run whose sub-task it works on. ``life`` is the incarnation with which it ends, if it has no
-    answer of its own.
+    ``held`` are its sub-tasks that somebody holds, ``lives`` how many lives took up each that is not complete,
+    ``done`` those that are complete, with where the result stands, and ``parent`` is the run whose sub-task it works
+    on. ``life`` is the incarnation with which it ends, if it has no answer of its own.
     """
 
     id: int
@@ -163,6 +163,7 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     noticed: dict[str, int] = {}
     parent: int = 0
     held: dict[str, Held] = {}
+    lives: dict[str, int] = {}
     done: dict[str, int] = {}
     claimed: bool = False
     life: str = ""

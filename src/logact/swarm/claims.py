@@ -64,6 +64,18 @@ class Claims:
         said = [self.host.entry(why, "driver", agent, agent=agent, run=self.run)] if why is not None else []
         await self.host.append([*said, released])
 
+    async def end(self, task: str, agent: str) -> bool:
+        """End the claim that an earlier life of an agent of this process left, and the work under it.
+
+        False, and nothing is written, while an action of that work must not happen twice and may have happened.
+        """
+        held = self.plan.held.get(task) if self.plan is not None else None
+        if held is None or self.unsettled(agent):
+            return held is None
+        await self.host.append([self._lapse(task, held, agent)])
+        plan = self.plan
+        return plan is None or task not in plan.held
+
     def unsettled(self, agent: str) -> int:
         """An unsettled action of an agent's work that must not happen twice and may have happened (0: none)."""
         return unrepeatable(self.host.state, self.plan, agent) if self.plan is not None else 0
@@ -97,14 +109,17 @@ class Claims:
             if blocking:
                 entries += self._tell(task, held, blocking, agent)
                 continue
-            lapse = Claim(task=task, agent=agent, run=self.run, lapses=held.position)
-            entries.append(self.host.entry(lapse, "recoverer", agent, agent=agent, run=self.run))
+            entries.append(self._lapse(task, held, agent))
         if not entries:
             return 0
         before = len(plan.held)
         await self.host.append(entries)
         plan = self.plan
         return before - len(plan.held) if plan is not None else 0
+
+    def _lapse(self, task: str, held: Held, agent: str) -> NewEntry:
+        lapse = Claim(task=task, agent=agent, run=self.run, lapses=held.position)
+        return self.host.entry(lapse, "recoverer", agent, agent=agent, run=self.run)
 
     def _lost(self, held: Held, silent_s: float) -> bool:
         if held.incarnation == self.host.incarnation:

@@ -18,7 +18,7 @@ from logact.introspection.tokens import saving
 from logact.introspection.tuning import APPLIED, UNDONE
 from logact.logs.base import SharedLog
 from logact.swarm.answers import SHARED
-from logact.swarm.plan import PLAN, Board
+from logact.swarm.plan import PLAN, UNLIMITED, Board
 from logact.swarm.tasks import part_of
 
 
@@ -104,7 +104,7 @@ async def look(log: SharedLog, run: int = 0) -> SwarmLook:
     claims = [said for one in seen if isinstance(said := one.payload, Claim) and said.run == chosen]
     held = {name: one.agent for name, one in plan.held.items()}
     by = {said.task: said.agent for said in claims if said.result}
-    ready = {one.name for one in board.ready(plan, frozenset(one.role for one in board.tasks.values()), 1 << 30)}
+    ready = {one.name for one in board.ready(plan, frozenset(one.role for one in board.tasks.values()), UNLIMITED)}
     spent = _by_task(found, seen, chosen)
     tasks = tuple(
         TaskLook(

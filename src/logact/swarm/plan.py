@@ -89,6 +89,19 @@ def in_order(given: Iterable[SubTask | str]) -> tuple[SubTask, ...]:
     )
 
 
+class Attempts(msgspec.Struct, frozen=True):
+    """How often a task is tried: so many attempts may fail, and so many lives may take it up.
+
+    Who dies at a task leaves no failure behind; what kills each life that takes it up would be tried for ever.
+    """
+
+    failed_max: int = 3
+    lives_max: int = 20
+
+
+UNLIMITED = Attempts(failed_max=1 << 30, lives_max=1 << 30)
+
+
 class Board:
     """The tasks of one plan, as far as one process has read. ``version`` grows with everything that concerns it."""
 
@@ -174,7 +187,16 @@ class Board:
         new = [one for one in given if isinstance(one, str) or one.name not in self.tasks]
         return as_plan(new, self.tasks)
 
-    def ready(self, run: RunState, roles: frozenset[str], attempts_max: int) -> list[SubTask]:
+    def given_up(self, run: RunState, task: str, attempts: Attempts) -> str:
+        """Why nobody begins a task any more ("" if somebody may)."""
+        failures = self.failures.get(task, [])
+        if len(failures) >= attempts.failed_max:
+            return f"it failed {len(failures)} times, the last time since {failures[-1]}"
+        if (lives := run.lives.get(task, 0)) >= attempts.lives_max:
+            return f"{lives} lives took it up, and none came to its end"
+        return ""
+
+    def ready(self, run: RunState, roles: frozenset[str], attempts: Attempts) -> list[SubTask]:
         """The tasks that somebody with these roles may take now, in the plan's order."""
         return [
             task
@@ -183,18 +205,16 @@ class Board:
             and task.name not in run.held
             and all(name in run.done for name in task.after)
             and (not task.role or task.role in roles)
-            and len(self.failures.get(task.name, ())) < attempts_max
+            and not self.given_up(run, task.name, attempts)
         ]
 
     def complete(self, run: RunState) -> bool:
         """Whether every task is done."""
         return bool(self.tasks) and all(name in run.done for name in self.tasks)
 
-    def stuck(self, run: RunState, attempts_max: int) -> list[str]:
+    def stuck(self, run: RunState, attempts: Attempts) -> list[str]:
         """The tasks that nobody tries any more, if nothing else is left to do."""
-        given_up = [
-            name for name in self.tasks if name not in run.done and len(self.failures.get(name, ())) >= attempts_max
-        ]
+        given_up = [name for name in self.tasks if name not in run.done and self.given_up(run, name, attempts)]
         if run.held or not given_up:
             return []
         blocked = set(given_up)

@@ -27,14 +27,12 @@ from logact.runtime.host import Host
 from logact.runtime.tail import Tail
 from logact.swarm import answers, digests, planning
 from logact.swarm.claims import LEASE_S
-from logact.swarm.plan import PLAN, Board, as_plan, notice_of
+from logact.swarm.plan import PLAN, UNLIMITED, Attempts, Board, as_plan, notice_of
 from logact.swarm.sharing import equip
 from logact.swarm.talk import Talk
 from logact.swarm.tasks import SubTask
 from logact.swarm.worker import FollowUps, Worker
 from logact.voters.base import Voter
-
-ATTEMPTS_MAX = 3
 
 UNSHARED = frozenset({"read_mail", "look_around", WHOLE})
 """What these read is the log, which always changes, or what was asked for whole."""
@@ -60,9 +58,10 @@ class Swarm:
     ``planner`` splits it: a function, or a model (or its name), unless a ``plan`` is given to ``run``. ``roles``
     says, by agent, which roles it plays. ``follow_ups(task, answer)`` gives tasks that a result leads to.
     ``join(task, answers)`` makes the answer of the whole; without it the answers are put together in the plan's
-    order. A claim lasts ``lease_s`` seconds unless it is renewed; a task that failed ``attempts_max`` times is not
-    tried again. ``voters`` judge the joined answer. ``talk`` gives the agents tools to write to each other and to
-    look at each other's actions; ``sees`` limits whom an agent may look at, and whose texts and results it is given.
+    order. A claim lasts ``lease_s`` seconds unless it is renewed; a task that failed ``attempts_max`` times, or that
+    ``lives_max`` lives took up without an end, is not tried again. ``voters`` judge the joined answer. ``talk`` gives
+    the agents tools to write to each other and to look at each other's actions; ``sees`` limits whom an agent may
+    look at, and whose texts and results it is given.
     ``together`` keeps related tasks on one agent where it can, in one conversation: those with one ``keep``, that
     wait for each other, or that are about what others read. ``handover``: long results are handed on as summaries,
     made once, by this model (True: by that of the agent whose result it is).
@@ -79,7 +78,8 @@ class Swarm:
         follow_ups: FollowUps | None = None,
         join: Join | None = None,
         lease_s: float = LEASE_S,
-        attempts_max: int = ATTEMPTS_MAX,
+        attempts_max: int = 3,
+        lives_max: int = 20,
         voters: Iterable[Voter] = (),
         talk: bool = False,
         sees: Callable[[str, str], bool] | None = None,
@@ -102,7 +102,7 @@ class Swarm:
         self.follow_ups = follow_ups
         self.join_with = join
         self.lease_s = lease_s
-        self.attempts_max = attempts_max
+        self.attempts = Attempts(attempts_max, lives_max)
         self.voters = list(voters)
         self.together = together
         self.talk = Talk(self.log, sees)
@@ -190,10 +190,11 @@ class Swarm:
                         else:  # asked again at once, it would be kept from its work
                             await host.tail.until(lambda state: self._over(state, run), JOIN_LOOK_S)
                         continue
-                    if stuck := board.stuck(plan, self.attempts_max):
+                    if stuck := board.stuck(plan, most := self.attempts):
                         raise LimitReached(
-                            f"Tasks failed {self.attempts_max} times each",
-                            received="; ".join(f"{name}: {board.failures[name][-1]}" for name in stuck),
+                            "Tasks of the plan are not tried any more",
+                            received="; ".join(f"{name}: {board.given_up(plan, name, most)}" for name in stuck),
+                            expected=f"fewer than {most.failed_max} failures and {most.lives_max} lives of each task",
                             todo="look at them with `logact log show`, then start the task anew",
                         )
                     await host.tail.until(lambda state: self._moved(state, run, board), JOIN_LOOK_S)
@@ -216,7 +217,7 @@ class Swarm:
         if plan is None:
             raise UsageError("There is no such task", received=f"run {run}", expected="what `start` returned")
         ready = {
-            task.name for task in board.ready(plan, frozenset(task.role for task in board.tasks.values()), 1 << 30)
+            task.name for task in board.ready(plan, frozenset(task.role for task in board.tasks.values()), UNLIMITED)
         }
         return {
             name: "done"
@@ -237,7 +238,7 @@ class Swarm:
             run,
             roles=self.roles.get(agent.agent_id, frozenset()),
             lease_s=self.lease_s,
-            attempts_max=self.attempts_max,
+            attempts=self.attempts,
             follow_ups=self.follow_ups,
             prepare=self.talk.prepare if self.talk.equipped else None,
             together=self.together,

@@ -19,7 +19,7 @@ from logact.introspection.tuning import WHOLE
 from logact.models.base import Model
 from logact.swarm.claims import Claims
 from logact.swarm.handover import summary
-from logact.swarm.plan import FAILED, TASKS, Board, notice_of
+from logact.swarm.plan import FAILED, TASKS, Attempts, Board, notice_of
 from logact.swarm.tasks import SubTask, part_of
 
 LOOK_S = 1.0
@@ -48,7 +48,7 @@ class Worker:
         *,
         roles: frozenset[str],
         lease_s: float,
-        attempts_max: int,
+        attempts: Attempts,
         follow_ups: FollowUps | None = None,
         prepare: Prepare | None = None,
         together: bool = False,
@@ -58,7 +58,7 @@ class Worker:
         self.run = run
         self.roles = roles
         self.lease_s = lease_s
-        self.attempts_max = attempts_max
+        self.attempts = attempts
         self.follow_ups = follow_ups
         self.prepare = prepare
         self._together = together
@@ -111,15 +111,17 @@ class Worker:
                 plan = claims.plan
                 if plan is None or plan.status != "running" or self.board.complete(plan):
                     return None
-                if self.board.stuck(plan, self.attempts_max):
+                if self.board.stuck(plan, self.attempts):
                     return None
                 mine = [name for name in plan.held if claims.holds(name, self.name)]
-                ready = self.board.ready(plan, self.roles, self.attempts_max)
+                ready = self.board.ready(plan, self.roles, self.attempts)
                 if mine and mine[0] in self.board.tasks:
                     return self.board.tasks[mine[0]]
                 earlier = [task for task, held in plan.held.items() if held.agent == self.name]
                 if earlier and earlier[0] in self.board.tasks:
                     task = self.board.tasks[earlier[0]]  # of an earlier life of this agent: it goes on
+                    if self.board.given_up(plan, task.name, self.attempts) and await claims.end(task.name, self.name):
+                        continue
                 elif ready:
                     task = self._chosen(ready)
                 else:
