@@ -451,3 +451,22 @@ def test_an_unknown_critical_entry_that_overtakes_a_start_stops_it_too(form: str
 
     stage.play(main)
     assert stage.effects == []
+
+
+def test_a_process_that_is_stopped_twice_is_woken_at_the_end_of_all_faults() -> None:
+    """A short stop within a long one hides that the process is stopped from nobody."""
+    stage = Stage()
+
+    async def main() -> None:
+        stage.world.start("agent", stage.inline(TWO))
+        await stage.until(lambda: stage.has("one", "executing"))
+        stage.world.freeze("agent", 5000.0)
+        await stage.pass_time(1.0)
+        stage.world.freeze("agent", 1.0)
+        await stage.pass_time(40.0)
+        assert not stage.done["agent"]
+        stage._calm()
+        await stage.pass_time(20.0)
+        assert stage.done["agent"]
+
+    stage.play(main)

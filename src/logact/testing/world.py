@@ -220,8 +220,9 @@ class World:
             self.crash(process.name)
 
     def freeze(self, name: str, seconds: float) -> None:
-        """The process takes no step for so long after its present one, and knows nothing of it."""
-        self.live[name].frozen_until = self.loop.time() + seconds
+        """The process takes no step for so long after its present one, at least, and knows nothing of it."""
+        process = self.live[name]
+        process.frozen_until = max(process.frozen_until, self.loop.time() + seconds)
 
     def thaw(self, name: str) -> None:
         """A frozen process goes on."""
