@@ -112,6 +112,16 @@ def test_a_cancel_of_a_scope_ends_its_runs(log: Log) -> None:
     assert log.run() in log.state.runs
 
 
+@pytest.mark.parametrize("verb", ["pause", "stop"])
+def test_an_action_that_has_ended_is_not_held_back(log: Log, verb: str) -> None:
+    """A pause or a stop of it takes no effect and says so, instead of standing in the log for good."""
+    action = log.started(log.run())
+    log.result(action)
+    log.control(verb, f"action:{action}")
+    assert log.why == f"action {action} has ended: it is executed"
+    assert not log.state.paused and not log.state.stopped
+
+
 def test_a_cancel_of_what_is_over_takes_no_effect(log: Log) -> None:
     """What has ended cannot be cancelled."""
     action = log.started(log.run())

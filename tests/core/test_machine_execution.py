@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from logact.core import acting, settling
+from logact.core import acting, driving, settling
 from logact.entry import Cancel, Failure, Finding, Recovery
 from tests.core.build import Log, ambiguous, definite
 
@@ -133,6 +133,32 @@ def test_a_cancelled_action_does_not_start(log: Log) -> None:
     assert (log.status(action), log.action(action).code) == ("rejected", "cancelled")
     log.start(action)
     assert log.why == f"action {action} is rejected"
+
+
+@pytest.mark.parametrize("when", ["while it runs", "when it is settled"])
+@pytest.mark.parametrize("settlement", ["not_happened", "undone"])
+def test_what_was_cancelled_is_not_tried_again_by_itself(log: Log, settlement: str, when: str) -> None:
+    """It certainly did not happen, or was taken back: without the cancel the driver would try it again."""
+    run = log.run()
+    inference = log.infer(run, "a")
+    action = log.doubtful(run, "a", inference=inference, call=0, effect="reversible", safe_undo=True)
+    cancel = Cancel(intent=action, reason="wrong payee")
+    if when == "while it runs":
+        log.say(cancel)
+    if settlement == "undone":
+        log.recover(action, "undo")
+        log.undone(action)
+    else:
+        log.recover(action, "not_happened")
+    assert not log.why and log.run_state(run).is_waiting == (when == "when it is settled")
+    if when == "when it is settled":
+        log.say(cancel)
+        assert not log.why
+    assert log.status(action) in ("failed", "failed_final", "undone")
+    step = driving.next_step(log.state, log.run_state(run), 2000)
+    assert (step.verb, step.retry_of) == ("infer", 0)
+    log.propose(run, "a", inference=inference, call=0, retry_of=action)
+    assert log.why
 
 
 def test_a_dry_run_starts_reads_only(log: Log) -> None:

@@ -230,7 +230,10 @@ def on_recovery(state: State, entry: Entry, recovery: Recovery) -> str:
                 target.status, target.happened, target.undone_by = "undone", False, entry.position
     elif recovery.settlement == "not_happened":
         action.status, action.happened = "failed", False
-        action.error = Failure(kind="not_happened", message=recovery.reason or "it did not happen", definite=True)
+        kind, message = "not_happened", recovery.reason or "it did not happen"
+        if action.cancel_wanted:
+            kind, message = "cancelled", f"it was cancelled, and did not happen ({message})"
+        action.error = Failure(kind=kind, message=message, definite=True)
     else:
         action.status, action.happened = "superseded", None
     settle(state, action, entry.position)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from logact.core import voting
 from logact.core.claiming import on_task_claim
-from logact.core.settling import give_up, reject, settle_call
+from logact.core.settling import give_up, reject, retriable, settle_call
 from logact.core.state import AgentState, RunState, State
 from logact.core.watching import begin_anew
 from logact.entry import Cancel, Claim, Control, Entry, Fence, Heartbeat, Policy
@@ -19,8 +19,10 @@ def on_cancel(state: State, entry: Entry, cancel: Cancel) -> str:
         if action is not None and action.status in ("executing", "in_doubt"):
             action.cancel_wanted = True  # it may be too late; the executor tries, the result says what became of it
             return ""
-        if action is not None and action.status == "failed" and action.retry_at_ms and not action.retried_by:
-            action.status, action.reason = "failed_final", cancel.reason or "cancelled before it was tried again"
+        if action is not None and not action.is_open and retriable(action) and not action.retried_by:
+            action.cancel_wanted, action.reason = True, cancel.reason or "cancelled before it was tried again"
+            if action.status == "failed":
+                action.status = "failed_final"
             settle_call(state, action, entry.position)
             return ""
         return reject(state, entry, cancel.intent, "cancelled", cancel.reason or "cancelled", started_too=True)
@@ -63,6 +65,8 @@ def scope_problem(scope: str) -> str:
 
 def on_control(state: State, entry: Entry, control: Control) -> str:
     problem = scope_problem(control.scope)
+    if not problem and control.verb != "resume":
+        problem = _ended_problem(state, control.scope)
     if problem:
         return problem
     if control.verb == "pause":
@@ -81,6 +85,13 @@ def on_control(state: State, entry: Entry, control: Control) -> str:
     state.stopped[control.scope] = entry.position
     _stop_runs(state, entry, control.scope, "stopped", control.reason)
     return ""
+
+
+def _ended_problem(state: State, scope: str) -> str:
+    """Why an action cannot be held back any more ("" if it can, or it is no action that the fold holds)."""
+    kind, _, number = scope.partition(":")
+    action = state.actions.get(int(number)) if kind == "action" and number.isdecimal() else None
+    return f"action {action.id} has ended: it is {action.status}" if action is not None and not action.is_open else ""
 
 
 def on_policy(state: State, entry: Entry, policy: Policy) -> str:

@@ -17,6 +17,7 @@ NAMES: dict[str, str] = {
     "no_double_effect": "An irreversible effect happens at most once; a lost one is in doubt, never guessed.",
     "no_lost_effect": "Every committed action ends settled, and an idempotent effect that was started happens.",
     "one_bad_entry_never_stops": "A malformed, unknown or forged entry changes nothing and stops nothing.",
+    "cancelled_stays_cancelled": "What a person cancelled is not tried again unless the model or a caller asks anew.",
     "read_error_is_no_absence": "A failed read is an error; entries are never skipped.",
     "approval_binds": "What runs is what was approved: tool, arguments by digest, pins.",
     "tampering_shows": "A changed, dropped or reordered entry is found.",

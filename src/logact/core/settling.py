@@ -126,6 +126,8 @@ def final(action: Action) -> bool:
 
 def retriable(action: Action) -> bool:
     """Whether the driver itself tries the action again, as a new intent, without asking the model."""
+    if action.cancel_wanted:
+        return False
     if action.status == "undone":
         return True
     if action.status == "failed":

@@ -13,7 +13,7 @@ from logact.core import invariants, machine, voting
 from logact.core.acting import HUNG
 from logact.core.invariants import require
 from logact.core.state import OPEN, Action, State
-from logact.entry import MAY_APPEND, Abort, Checkpoint, Commit, Entry, Finding, Output, Vote
+from logact.entry import MAY_APPEND, Abort, Cancel, Checkpoint, Commit, Entry, Finding, Intent, Output, Vote
 from logact.errors import InvariantViolated
 from logact.logs.base import Draft
 from logact.runtime.leases import SIGNS
@@ -46,6 +46,7 @@ class Checker:
         self.watches = 0
         self.folds: dict[str, State] = {}  # by process: what its present life knows
         self.fenced: dict[str, int] = {}  # by incarnation: where it was fenced off
+        self.cancelled: set[int] = set()  # actions
         self.heard: dict[str, float] = {}  # by incarnation: when its last sign of life became durable
         self.supervision: Callable[[Entry], None] = lambda entry: None
         log.committed = self.committed
@@ -96,6 +97,14 @@ class Checker:
             self._hung(payload)
         if isinstance(payload, Vote):
             self._vote(entry, payload)
+        elif isinstance(payload, Cancel):
+            self.cancelled |= {payload.intent} - {0}
+        elif isinstance(payload, Intent):
+            require(
+                "cancelled_stays_cancelled",
+                payload.retry_of not in self.cancelled,
+                f"action {position} tries {payload.retry_of} again, which was cancelled",
+            )
         elif isinstance(payload, Commit):
             self._commit(payload)
         elif isinstance(payload, Output) and not payload.ok:

@@ -16,7 +16,7 @@ import msgspec
 from logact import codec
 from logact.agent import LogActAgent
 from logact.agent_results import ValidationResult
-from logact.core import executing, machine, recovering, voting
+from logact.core import acting, controlling, driving, executing, machine, recovering, settling, voting
 from logact.core.state import Action, State
 from logact.entry import KINDS, MAY_APPEND, Entry, Recovery, Undone, Vote
 from logact.errors import LogCorrupt, ReadFailed
@@ -182,6 +182,18 @@ def _takes_back_unseen(stack: ExitStack) -> None:
     _set(stack, Recoverer, "_undo", undo)
 
 
+def _tries_cancelled_again(stack: ExitStack) -> None:
+    """What did not happen is tried again, whatever a person said of it."""
+    honest = settling.retriable
+
+    def retriable(action: Action) -> bool:
+        lost = action.status == "failed" and action.error is not None and action.error.kind == "cancelled"
+        return lost or honest(msgspec.structs.replace(action, cancel_wanted=False))
+
+    for module in (settling, driving, acting, controlling):
+        _set(stack, module, "retriable", retriable)
+
+
 def _assumes_done(stack: ExitStack) -> None:
     """What was started is taken for done."""
 
@@ -260,6 +272,12 @@ def _with_more_kills(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, points=(*plan.points, *(("agent", place, 0.2) for place in range(6, 60, 6))))
 
 
+def _with_cancels(plan: Plan) -> Plan:
+    """Plans in which a person cancels again and again, and the agent dies now and then."""
+    events = tuple(Event(0.5 + 0.4 * turn, "cancel", "person") for turn in range(12))
+    return _with_more_kills(msgspec.structs.replace(plan, events=(*plan.events, *events)))
+
+
 def _with(forgery: str) -> Callable[[Plan], Plan]:
     """Plans in which this forgery happens early."""
     return lambda plan: msgspec.structs.replace(plan, events=(*plan.events, Event(0.3, "forge", forgery)))
@@ -284,6 +302,9 @@ MUTANTS: dict[str, Mutant] = {
         Mutant("unfenced_executor", 5, "no_double_effect", _unfenced),
         Mutant("restarts_irreversible", 5, "no_double_effect", _restarts_irreversible, "inline"),
         Mutant("guesses_not_happened", 5, "no_double_effect", _guesses, "inline"),
+        Mutant(
+            "tries_cancelled_again", 5, "cancelled_stays_cancelled", _tries_cancelled_again, "inline", _with_cancels
+        ),
         Mutant("assumes_done", 5, "no_lost_effect", _assumes_done, "inline"),
         Mutant("stops_at_a_bad_entry", 6, "one_bad_entry_never_stops", _stops_at_a_bad_entry, adapt=_with("unknown")),
         Mutant("skips_after_a_read_error", 7, "read_error_is_no_absence", _skips_after_a_read_error),
