@@ -597,6 +597,7 @@ class LogActAgent:
         if not new:
             mine = [run for run in state.runs.values() if run.agent == self.agent_id and run.dry_run == dry_run]
             mine = [run for run in mine if not parent or run.parent == parent]
+            mine = [run for run in mine if not run.life]  # undos, own loops, analyses: nobody's task
             unfinished = [run for run in mine if (run.status == "running" and run.context) or run.inbox]
             for run in reversed(unfinished):
                 if task is None or run.title == task:
@@ -659,9 +660,10 @@ def _decided(state: State, key: int) -> bool:
 
 
 def last_run(state: State, agent: str) -> int:
-    """The last run that talks to a model; runs of undos, and of a loop of one's own, have nobody who would listen."""
+    """The last run of a task; undos, loops of one's own, and a recovery's analyses have nobody who would listen."""
     mine = [run for run in state.runs.values() if run.agent == agent]
-    return max((run.id for run in [one for one in mine if one.context or one.inbox] or mine), default=0)
+    told = [one for one in mine if not one.life and (one.context or one.inbox)]
+    return max((run.id for run in told or mine), default=0)
 
 
 def _images(images: Sequence[tuple[bytes, str]]) -> tuple[tuple[Part, ...], list[tuple[str, bytes]]]:

@@ -107,7 +107,8 @@ class Limits(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 class Run(Payload, frozen=True, kw_only=True):
     """A task from input to answer begins. The run's id is this entry's position.
 
-    ``ends_with_life``: it has no answer (a caller's own loop, an undo), and ends when the life that began it does.
+    ``ends_with_life``: it is no task to be resumed (a caller's own loop, an undo, a recovery's analysis), and ends
+    with the life that began it, if not before.
     """
 
     agent: str

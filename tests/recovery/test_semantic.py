@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from logact.core.views import Action, LogEntry
-from logact.entry import Finding, Vote
-from logact.errors import UsageError
+from logact.entry import Cancel, Finding, Vote
+from logact.errors import LogActError, ModelError, UsageError
 from logact.introspection.semantic_recovery import SemanticOutcome, SemanticRecovery
 from logact.logs.memory import MemoryEngine
 from logact.models.base import ModelRequest
@@ -114,6 +114,72 @@ async def test_nonsense_falls_back_within_its_limits(script: Any) -> None:
     assert outcome.fell_back
     assert model.asked <= 8
     assert len(down.calls) == 3, "two tries of the plain mode"
+
+
+@pytest.mark.parametrize("ending", ["error", "nonsense", "limit", "bug", "crash"])
+async def test_an_analysis_that_failed_is_never_gone_on_with(ending: str) -> None:
+    """Its run ends, in the log; what ``run`` resumes is the user's, in this life or the next (was the analysis)."""
+    engine = MemoryEngine()
+    _, tools = world()
+    user: list[Any] = [call("send", item="a")]  # then it fails, and its run stays
+    seen: list[str] = []
+    ends = ScriptedModel(lambda request: "done, said the user's run")
+
+    async def next_life() -> None:
+        async with an_agent(engine, [], tools, takeover=True) as agent:
+            agent.model = ends
+            seen.append(f"next life: {(await agent.run()).text}")
+
+    def analyst(request: ModelRequest) -> Any:
+        if ending == "error":
+            raise ModelError("there is no such model")
+        if ending == "bug":
+            raise ZeroDivisionError
+        return "I think it is fine." if ending == "nonsense" else call("look")
+
+    class Dying(ScriptedModel):
+        async def answer(self, request: ModelRequest) -> Any:
+            await next_life()  # to the log this is a crash: another life plays the agent
+            return await super().answer(request)
+
+    model = Dying([call("look")] * 9) if ending == "crash" else ScriptedModel(analyst)
+    async with an_agent(engine, user, tools) as agent:
+        with pytest.raises(LogActError):
+            await agent.run("send a")
+        mine = max((await agent.state()).runs)
+        try:
+            await SemanticRecovery(model, turns_max=3).recover_with_introspection(agent)
+        except (ZeroDivisionError, LogActError) as error:
+            assert ending in ("bug", "crash"), error
+        if ending != "crash":
+            state = await folded(engine)
+            (analysis,) = [run for run in state.runs.values() if run.title == "semantic recovery"]
+            assert (analysis.status, analysis.ok) == ("finished" if analysis.output else "stopped", False)
+            assert state.runs[mine].status == "running"
+            agent.model = ends
+            seen.append((await agent.run()).text)
+    state = await folded(engine)
+    assert seen == ["next life: done, said the user's run" if ending == "crash" else "done, said the user's run"]
+    assert [run.status for run in state.runs.values() if run.status == "running"] == []
+    if ending in ("error", "bug"):
+        said = [one.payload.reason for one in await entries(engine, "Cancel") if isinstance(one.payload, Cancel)]
+        assert ("no such model" if ending == "error" else "ZeroDivisionError") in said[-1], "what is known"
+
+
+async def test_what_an_analysis_could_not_look_at_is_not_the_failure() -> None:
+    """A look that failed in an earlier analysis is not what the next one is asked about."""
+    engine = MemoryEngine()
+    blind = Flaky(ToolError("blind", kind="failed", definite=True), name="look", effect="read")
+    down, tools = world()
+    async with an_agent(engine, [], [down.tool, blind.tool, tools[2]]) as agent:
+        entry = await agent.propose_action(Action(tool="send", arguments={"item": "a"}))
+        await agent.validate_action(entry)
+        await agent.execute_action(entry)
+        first = ScriptedModel([call("look", item="a"), *["hm"] * 9])
+        assert (await SemanticRecovery(first, turns_max=2).recover_with_introspection(agent)).fell_back
+        second = ScriptedModel([plan("skip")])
+        assert (await SemanticRecovery(second).recover_with_introspection(agent)).ok
+        assert (await agent.look(entry.position)).status == "skipped"
 
 
 async def test_a_plan_that_did_not_do_it_is_found_out() -> None:

@@ -132,7 +132,7 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     found about it and where (see ``core/watching.py``); all three begin anew when a person speaks, or it ends.
     ``held`` are its sub-tasks that somebody holds, ``lives`` how many lives took up each that is not complete,
     ``done`` those that are complete, with where the result stands, and ``parent`` is the run whose sub-task it works
-    on. ``life`` is the incarnation with which it ends, if it has no answer of its own.
+    on. ``life`` is the incarnation with which it ends, if it is no task that the next one would go on with.
     """
 
     id: int

@@ -287,7 +287,7 @@ async def play_checkpointer(
 def _unfinished(state: State, agent: str) -> int:
     """The first run of the agent that has something to do (0: none)."""
     mine = (run for run in state.runs.values() if run.agent == agent and run.status == "running")
-    return next((run.id for run in mine if run.context or run.inbox), 0)
+    return next((run.id for run in mine if not run.life and (run.context or run.inbox)), 0)
 
 
 async def _play(

@@ -173,7 +173,7 @@ class Supervisor:
         """Whether the log holds an unfinished run for a whole agent, and something new since it came to rest."""
         state = self.chronicle.state
         mine = (run for run in state.runs.values() if run.agent == self.agent and run.status == "running")
-        if not any(run.context or run.inbox for run in mine):
+        if not any(not run.life and (run.context or run.inbox) for run in mine):
             return False
         if slot.rests is None:
             return True
