@@ -52,7 +52,7 @@ def supervise_command(
 
     Which parts, and how they are restarted, stands in the table [supervise]; without it each part is a process of
     its own. `logact run SPEC --submit TASK` gives them work. SIGTERM or Ctrl-C ends it well: what runs is finished
-    first, within stop_s; the same again ends it at once. A supervisor that is killed is simply started again.
+    first, within stop_s; a second Ctrl-C ends it at once. A supervisor that is killed is simply started again.
 
     --pause, --resume and --stop are entries in the log, so they work from other machines too.
 

@@ -74,11 +74,16 @@ async def ending_well(
 
 
 def on_signals(leave: Leave, *numbers: int) -> None:
-    """SIGTERM (or these signals) asks this process to leave; a second one ends it at once. Call it in the loop."""
+    """SIGTERM (or these signals) asks this process to leave, however often it comes. Call it in the loop.
+
+    Only a second SIGINT ends it at once: that one is a person at the keyboard. SIGTERM comes more than once by
+    itself: Linux sends the parent-death signal for each thread of the parent, and whoever ends a group sends it, too.
+    """
     loop = asyncio.get_running_loop()
 
     def asked(number: int) -> None:
-        loop.remove_signal_handler(number)  # the next one takes the system's own way: the process ends
+        if number == signal.SIGINT:
+            loop.remove_signal_handler(number)  # the next one takes the system's own way: the process ends
         leave.ask()
 
     for number in numbers or (signal.SIGTERM,):

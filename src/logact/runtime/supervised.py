@@ -3,7 +3,8 @@
 A process that a supervisor started finds a variable in its environment: a pipe for its pulse, and who the supervisor
 is. Once a second it writes down the pipe how far it has read the log; a process whose loop stands still (stopped, or
 stuck in code that never waits) writes nothing, and one whose fold stands still says so. On Linux the kernel tells
-it when the supervisor is gone; elsewhere the broken pipe does. Then it leaves as on SIGTERM: what runs is finished.
+it when the supervisor is gone; elsewhere the broken pipe does. Then it leaves as on SIGTERM: what runs is finished,
+and what it prints meanwhile is dropped, since an error of printing would be a failure of the tool that printed.
 
 Nothing here is needed where no supervisor is: without the variable all of it does nothing.
 """
@@ -12,11 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import io
 import os
+import select
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 from logact import env as environment
 from logact.runtime.leaving import Leave
@@ -42,7 +46,12 @@ def supervisor_pid() -> int:
 def end_with_supervisor() -> None:
     """Have the kernel send SIGTERM when the supervisor dies; leave at once if it has died already."""
     supervisor = supervisor_pid()
-    if not supervisor or not sys.platform.startswith("linux"):
+    if not supervisor:
+        return
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_Words()), sys.stderr.encoding, "backslashreplace", line_buffering=True
+    )
+    if not sys.platform.startswith("linux"):
         return
     try:
         ctypes.CDLL(None, use_errno=True).prctl(_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
@@ -50,6 +59,54 @@ def end_with_supervisor() -> None:
         return  # a C library without it: the pipe is still there
     if os.getppid() != supervisor:
         raise SystemExit(0)  # it died before the kernel was asked; nothing was begun
+
+
+class _Words(io.RawIOBase):
+    """Standard error, to a supervisor that may be gone: then it is as if nobody had asked for the words."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return os.write(2, data)
+        except BrokenPipeError:
+            _unheard()
+            return len(data)
+
+
+def _unheard() -> None:
+    """Nobody reads standard error any more: drop what is written there, also by processes that are started later."""
+    watch = select.poll()
+    watch.register(2, 0)
+    if any(event & select.POLLERR for _, event in watch.poll(0)):  # else it is a file, or somebody else's pipe
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+
+
+@contextmanager
+def _until_unheard(leave: Leave) -> Iterator[None]:
+    """Notice at once that nobody reads the pulse: a selector tells of the error of a pipe, whatever it is asked."""
+    pipe = pipe_of_supervisor()
+    if pipe is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def broken() -> None:
+        loop.remove_reader(pipe)
+        _unheard()
+        leave.ask()
+
+    loop.add_reader(pipe, broken)
+    try:
+        yield
+    finally:
+        loop.remove_reader(pipe)
 
 
 def _pipe() -> Write | None:
@@ -87,7 +144,8 @@ async def supervised(leave: Leave, write: Write | None = None) -> AsyncIterator[
     async with asyncio.TaskGroup() as group:
         beating = group.create_task(pulse(leave, write))
         try:
-            yield
+            with _until_unheard(leave):
+                yield
         except Exception as error:
             problem = error
         finally:
