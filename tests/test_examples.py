@@ -28,6 +28,25 @@ SAID = {
         "False ['taxes are kept for ten years'] ['taxes.txt']",
         "{} True",
     ],
+    "source_recovery": [
+        "first -> proposed first",
+        "second -> skipped second",
+        "third -> proposed archive",
+        "own first -> executed sent to first after 2 retries",
+        "own second -> failed_final None after 3 retries",
+        "shipped first -> executed sent to first after 2 retries",
+        "shipped second -> failed_final None after 3 retries",
+    ],
+    "source_introspection": [
+        "issues: ['look 2 times', 'look 2 times', 'look 2 times']",
+        "health: healthy",
+        "a model says: The shelf is looked at again and again. cites 1",
+        "looks before: 12 - after: 0",
+    ],
+    "source_swarm": [
+        f"{kind} ['jam', 'label of jam'] ['jam is on the shelf', 'label of jam is on the shelf']"
+        for kind in ("OwnMultiAgent", "MultiAgentLogAct")
+    ],
     "source_voters": ["-> sent to ann@example.org", "['action unsafe']", "['resources exhausted']", "['it is rude']"],
     "source_interceptor": [
         "OwnInterceptor -> dropped scratch",

@@ -161,7 +161,7 @@ def test_a_forged_vote_takes_no_effect_and_is_shown(stage: Stage, said: str, wri
             assert state.actions[intent].votes["safety"].approved is False
         assert state.broken == ""
         async with open_log(stage.url) as log:  # without the ring it counts: that is what signatures are for
-            assert (await folded(log)).actions[intent].votes
+            assert (await folded(log)).state.actions[intent].votes
 
     asyncio.run(play())
 

@@ -131,7 +131,7 @@ def test_a_cut_tail_needs_a_witness_and_is_found_by_it(tmp_path: Path) -> None:
 
     async def seen() -> None:
         async with open_log(f"sqlite:///{path}") as log:
-            state = await folded(log)
+            state = (await folded(log)).state
             head = Head(log=state.log, position=state.position, chain=state.chain)
             await FileWitness(witness).write(head)
 

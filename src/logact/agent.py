@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from logact import agent_acting
+from logact import agent_acting, agent_stepping, agent_tuning
 from logact.agent_parts import Parts, only, running
 from logact.agent_results import AgentState, Answer, ExecutionResult, ValidationResult
 from logact.core.breaking import Breaker
@@ -176,16 +176,18 @@ class LogActAgent:
         self._parts: Parts | None = None
         self._stack: AsyncExitStack | None = None
         self._observers: list[tuple[Callable[[State, Entry], None], Iterable[str]]] = []
+        self._tail: Tail | None = None
+        self.tuning.applied = lambda: agent_tuning.equip(self)
         self.observe(self.tuning.observe, Tuning.KINDS)
         if reuse_reads_s:
-            self.tools = reusing(self.tools, self.reads)
+            reusing(self.tools, self.reads)
             self.observe(self.reads.observe, Reads.KINDS)
 
     def observe(self, observer: Callable[[State, Entry], None], kinds: Iterable[str] = ()) -> None:
         """Call ``observer(state, entry)`` for each entry from here on (of these kinds), as it becomes visible."""
         self._observers.append((observer, tuple(kinds)))
-        if self._parts is not None:
-            self._parts.host.tail.observe(observer, kinds)
+        if self._tail is not None:
+            self._tail.observe(observer, kinds)
 
     @property
     def position(self) -> int:
@@ -201,8 +203,8 @@ class LogActAgent:
     def unobserve(self, observer: Callable[[State, Entry], None]) -> None:
         """Stop calling an observer."""
         self._observers.remove(next(one for one in self._observers if one[0] == observer))
-        if self._parts is not None:
-            self._parts.host.tail.unobserve(observer)
+        if self._tail is not None:
+            self._tail.unobserve(observer)
 
     # --- a whole run ---------------------------------------------------------------------------------------------
 
@@ -277,6 +279,11 @@ class LogActAgent:
         finally:
             self.unobserve(put)
 
+    @property
+    def id(self) -> str:
+        """The agent's name: ``agent_id``."""
+        return self.agent_id
+
     # --- the finer calls -----------------------------------------------------------------------------------------
 
     async def propose_action(self, action: Action, *, run: int = 0, retry_of: int = 0, key: str = "") -> LogEntry:
@@ -307,6 +314,10 @@ class LogActAgent:
                 await parts.host.tail.catch_up()
                 return await agent_acting.proposed_before(self, parts, action, key)
             return self._view(parts, done.position)
+
+    async def propose_alternative(self, action: Action, *, run: int = 0) -> LogEntry:
+        """Propose something else instead of what failed: an ordinary proposal, for the same voters."""
+        return await self.propose_action(action, run=run)
 
     async def validate_action(self, entry: LogEntry) -> ValidationResult:
         """Phase 2: have the voters judge it, and wait for the decision. Nothing runs."""
@@ -411,12 +422,7 @@ class LogActAgent:
     async def look(self, position: int) -> LogEntry:
         """One action as the log has it now, as far as the fold still holds it. UsageError if it does not."""
         async with self._playing() as parts:
-            state = await parts.host.tail.catch_up()
-            if position not in state.actions:
-                raise UsageError(
-                    "The agent's fold holds no such action", received=str(position), todo="see `logact actions`"
-                )
-            return view(state, state.actions[position])
+            return await agent_acting.looked(self, parts, position)
 
     async def skip_failed_action(self, action: int = 0, reason: str = "") -> LogEntry:
         """Give up a failed action (the latest one, if none is named); the model is told, and the run goes on.
@@ -454,33 +460,27 @@ class LogActAgent:
 
     async def apply_optimization(self, optimization: Optimization, *, automatic: bool = False) -> list[int]:
         """Apply this agent's part of an optimization, by a vote or (``automatic``) at once; each is an entry."""
-        from logact import agent_tuning
-
         return await agent_tuning.apply(self, optimization, automatic=automatic)
 
     async def undo_optimization(self, position: int, reason: str = "") -> int:
         """Take a change back that was applied at a position. Where the entry stands that says so."""
-        from logact import agent_tuning
-
         return await agent_tuning.write(self, self.tuning.undone(position, reason))
 
     async def state(self) -> AgentState:
         """The agent as the log has it now."""
         async with self._playing() as parts:
-            now = await parts.host.tail.catch_up()
-            mine = {key: run for key, run in now.runs.items() if run.agent == self.agent_id}
-            return AgentState(
-                agent=self.agent_id,
-                position=now.position,
-                epoch=now.epoch(self.agent_id),
-                runs=mine,
-                open_actions={
-                    key: now.actions[key].status
-                    for key in now.open_actions
-                    if now.actions[key].intent.agent == self.agent_id
-                },
-                digest=mine[max(mine)].digest if mine else "",
-            )
+            return agent_stepping.state_of(await parts.host.tail.catch_up(), self.agent_id)
+
+    async def reconstruct_state(self, entry: LogEntry | None = None) -> AgentState:
+        """The agent's state, folded from its log: now, or as it was when an action had ended. Raises UsageError."""
+        return await agent_stepping.state_after(self, entry)
+
+    async def propose_next_action(self) -> LogEntry | None:
+        """Have the model go on with the run under way as far as its next proposal; nothing runs. None: no such run.
+
+        What is proposed waits for ``validate_action`` and ``execute_action``, or for the next ``run``.
+        """
+        return await agent_stepping.next_action(self)
 
     # --- life ----------------------------------------------------------------------------------------------------
 
@@ -505,7 +505,7 @@ class LogActAgent:
         try:
             yield parts
         finally:
-            self._parts = None
+            self._parts = self._tail = None
             await self._leave(parts)
 
     async def _take_up(self) -> Parts:
@@ -516,6 +516,7 @@ class LogActAgent:
         parts = Parts(self, host)
         for observer, kinds in self._observers:
             tail.observe(observer, kinds)
+        self._tail = tail
         try:
             if parts.witness is not None:
                 await parts.witness.load()
@@ -530,6 +531,7 @@ class LogActAgent:
             async with tail.turn("enter"):  # others' policies would make each of many try again and again
                 await enter(host, policy=self.policy, spec=spec, takeover=self.takeover)
         except BaseException:
+            self._tail = None
             host.leaves()  # its fence may be in the log all the same
             host.tail.leave()
             if parts.witness is not None:
@@ -561,8 +563,6 @@ class LogActAgent:
     # --- helpers -------------------------------------------------------------------------------------------------
 
     async def _drive(self, parts: Parts, run_id: int, *, wait: bool = True) -> Answer:
-        from logact import agent_tuning
-
         run = await agent_tuning.drive(self, parts, run_id, wait=wait)
         if run.status == "stopped":
             raise RunStopped(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from logact import codec
 from logact.agent_results import ExecutionResult
 from logact.core.state import State
@@ -16,8 +18,8 @@ from logact.core.views import Action, LogEntry, view
 from logact.entry import Entry, Payload, Recovery, Result
 from logact.errors import ActionFailed, ActionRejected, ConditionFailed, KeyConflict, UsageError
 from logact.introspection.history import history
+from logact.logs import queries
 from logact.logs.base import where
-from logact.runtime import values
 
 if TYPE_CHECKING:
     from logact.agent import LogActAgent
@@ -53,6 +55,9 @@ async def executed(agent: LogActAgent, parts: Parts, key: int, work: Awaitable[o
     """What running an action came to, while ``work`` runs it."""
     host = parts.host
     results: list[Result] = []
+    intent = host.state.actions[key].intent  # the fold lets go of the arguments once the action is settled
+    if intent.arguments_blob is not None:
+        intent = await host.full_intent(host.state.actions[key])
 
     def collect(state: State, one: Entry) -> None:
         if isinstance(one.payload, Result) and one.payload.intent == key and not state.verdict:
@@ -68,17 +73,28 @@ async def executed(agent: LogActAgent, parts: Parts, key: int, work: Awaitable[o
     if not results:
         blocked = host.state.blocked(host.state.actions[key])
         return ExecutionResult(success=False, error=f"not started: {blocked or 'the log moved on'}")
-    return await told(agent, results[-1], view(host.state, host.state.actions[key]))
+    settled = msgspec.structs.replace(host.state.actions[key], intent=intent)
+    return await told(agent, results[-1], view(host.state, settled))
 
 
 async def told(agent: LogActAgent, result: Result, entry: LogEntry) -> ExecutionResult:
     """A result of the log as a caller gets it."""
     if result.error is not None:
         return ExecutionResult(success=False, error=result.error.message, failure=result.error, entry=entry)
-    value = result.value
-    if result.blob is not None:
-        value = values.unpack(await agent.log.get_blob(result.blob.digest))
-    return ExecutionResult(success=True, result=value, entry=entry)
+    value = await queries.value_of(agent.log, result)
+    return ExecutionResult(success=True, result=value, entry=msgspec.structs.replace(entry, result=value))
+
+
+async def looked(agent: LogActAgent, parts: Parts, position: int) -> LogEntry:
+    """One action with its arguments and its result, as far as the fold holds it. UsageError if it does not."""
+    state = await parts.host.tail.catch_up()
+    action = state.actions.get(position)
+    if action is None:
+        raise UsageError("The agent's fold holds no such action", received=str(position), todo="see `logact actions`")
+    settled = (await agent.log.get(action.settled_at)).payload if action.settled_at else None
+    value = await queries.value_of(agent.log, settled) if isinstance(settled, Result) else None
+    whole = msgspec.structs.replace(action, intent=await parts.host.full_intent(action))
+    return msgspec.structs.replace(view(state, whole), result=value)
 
 
 async def _propose(agent: LogActAgent, parts: Parts, action: Action, key: str) -> tuple[LogEntry, bool]:

@@ -66,8 +66,8 @@ class Parts:
         self.told: History | None = None
         self.farewell: Exception | None = None
 
-    def driver(self, model: Model, *, wait: bool = True) -> Driver:
-        """A driver for one run."""
+    def driver(self, model: Model, *, wait: bool = True, stepwise: bool = False) -> Driver:
+        """A driver for one run; ``stepwise``: one that only proposes."""
         agent = self.agent
         kind = agent.answer_type
         driver = Driver(
@@ -76,8 +76,8 @@ class Parts:
             self.proposer,
             system=agent.tuning.prompt(agent.system),
             hidden=agent.tuning.hidden | {*agent.hide_tools},
-            inline=self.inline,
-            executor=self.executor,
+            inline=None if stepwise else self.inline,
+            executor=None if stepwise else self.executor,
             answer_schema=msgspec.json.schema(kind) if kind is not None else None,
             check_answer=(lambda value: msgspec.convert(value, kind)) if kind is not None else None,
             context_tokens_max=agent.context_tokens_max,

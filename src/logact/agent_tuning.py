@@ -48,6 +48,18 @@ async def apply(agent: LogActAgent, optimization: Optimization, *, automatic: bo
     return found
 
 
+def equip(agent: LogActAgent) -> None:
+    """Put before the agent's tools and model what a change in force needs, unless it stands there already."""
+    from logact.swarm import answers, digests, sharing
+
+    if agent.tuning.shares_reads:
+        sharing.equip(agent)
+    if agent.tuning.shares_answers:
+        answers.equip(agent)
+    if agent.tuning.digests is not None and not digests.is_equipped(agent):
+        digests.equip(agent)
+
+
 async def write(agent: LogActAgent, notice: Notice) -> int:
     """Append a change of the tuning, and take it into force."""
     done = await agent.log.append(NewEntry(payload=notice, role="client", name=agent.agent_id, agent=agent.agent_id))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from logact.entry import Policy
 from logact.errors import LogActError, SpecError
 from logact.spec import SpecFile
 from logact.spec_parts import policy_of, tools_of, voters_of
@@ -29,9 +26,9 @@ def prove(agent: LogActAgent, spec: SpecFile) -> None:
     except LogActError as error:
         raise SpecError("The agent cannot be built again from a file", received=str(error)) from error
     for what, one, two in (
-        ("its tools", agent.tools.specs(), Toolbox(tools).specs()),
+        ("its tools", Toolbox(one for one in agent.tools.values() if not one.lent).specs(), Toolbox(tools).specs()),
         ("its voters", [_judges(each) for each in agent.voters], [_judges(each) for each in voters]),
-        ("its policy", _rules_of(agent.policy), _rules_of(policy)),
+        ("its policy", agent.policy, policy),
     ):
         if one != two:
             raise SpecError(
@@ -43,14 +40,6 @@ def prove(agent: LogActAgent, spec: SpecFile) -> None:
 
 def _judges(voter: Voter) -> tuple[Any, ...]:
     return (voter.name, voter.kind, voter.config(), voter.on_failure, voter.placement, voter.timeout_s, voter.shadow)
-
-
-def _rules_of(policy: Policy | None) -> Policy | None:
-    """The policy but for the digests of settings, in which 0 and 0.0 differ; the settings are compared themselves."""
-    if policy is None:
-        return None
-    voters = {name: msgspec.structs.replace(one, config="") for name, one in policy.voters.items()}
-    return msgspec.structs.replace(policy, voters=voters)
 
 
 def _first_difference(one: Any, two: Any) -> str:

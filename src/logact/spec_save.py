@@ -120,7 +120,7 @@ def spec_of(
             try_models=list(agent.try_models),
         ),
         log=_log(agent, place),
-        tools=list(_tools(agent.tools.values(), place)),
+        tools=list(_tools([one.plain() for one in agent.tools.values() if not one.lent], place)),
         voters=[_voter(one, place) for one in agent.voters],
         policy=_policy(agent),
         secrets=sources,

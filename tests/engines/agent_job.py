@@ -133,7 +133,7 @@ async def check_effects(stage: Stage, scenario: str) -> None:
     """Nothing acted unseen: every effect in the world has its intent, commit and start in the log by now."""
     effects = [one for one in stage.recorder.effects() if one["scenario"] == scenario and one["verb"] == "effect"]
     async with open_log(stage.near_url(scenario)) as log:
-        state = await queries.folded(log)
+        state = (await queries.folded(log)).state
     actions = {executing.key_of(state.log, action): action for action in state.actions.values()}
     for effect in effects:
         action = actions.get(effect["key"])

@@ -18,6 +18,7 @@ from logact import (
     RetryRecovery,
     SafetyVoter,
     ScriptedModel,
+    Swarm,
     Vote,
     Voter,
     Workspace,
@@ -37,6 +38,12 @@ from logact.spec_tables import HealthTable, SuperviseTable
 from logact.voters.combine import any_of
 from logact.voters.conflict import ConflictVoter
 from tests.runtime.kit import run
+
+
+@tool(effect="read")
+def peek(place: str) -> str:
+    """Look."""
+    return place
 
 
 @tool(effect="irreversible")
@@ -243,6 +250,19 @@ def test_what_the_model_is_offered(tmp_path: Path) -> None:
     path = save_agent(built(tmp_path, hide_tools=["look"], reuse_reads_s=90), tmp_path / "clerk.toml")
     again = build_agent(load_spec(path))
     assert (again.hide_tools, again.reuse_reads_s) == (("look",), 90)
+
+
+@pytest.mark.parametrize("how", ["reuse", "swarm"])
+def test_what_stands_before_its_tools_is_no_part_of_it(tmp_path: Path, how: str) -> None:
+    """An agent that reuses reads, or was in a swarm with mail, is saved with its own tools, and no others."""
+    options: dict[str, Any] = {"reuse_reads_s": 60} if how == "reuse" else {}
+    agent = built(tmp_path, tools=[peek], voters=[ResourceVoter(actions=5, memory_free_mb=1)], **options)
+    if how == "swarm":
+        Swarm([agent], talk=True)
+        assert "send_mail" in agent.tools
+    again = build_agent(load_spec(save_agent(agent, tmp_path / "clerk.toml")))
+    assert set(again.tools) == {"peek"} and again.reuse_reads_s == agent.reuse_reads_s
+    assert again.policy == agent.policy
 
 
 def test_what_a_model_costs(tmp_path: Path) -> None:

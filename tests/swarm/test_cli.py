@@ -88,6 +88,10 @@ def test_what_saves_tokens_is_applied_where_that_is_asked(tmp_path: Path) -> Non
     assert here(*run, "four").stdout == done.stdout == "a: FIND IT\n\nb: FIX IT\n\nc: TELL THEM\n"
     found = json.loads(here("swarm", "show", spec, "--json").stdout)
     assert "answers" in {one["kind"] for one in found["changes"]} and found["shared_answers"] > 0
+    positions = {one["position"] for one in found["changes"]}
+    assert all({*one["beside"]} == positions - {one["position"]} for one in found["changes"])
+    told = [line for line in here("swarm", "show", spec).stdout.splitlines() if "fewer tokens" in line]
+    assert len(told) == 1, told  # one saving, of all that came together
 
 
 def test_a_task_is_shared_and_shown(tmp_path: Path) -> None:

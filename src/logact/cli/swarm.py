@@ -19,7 +19,7 @@ from logact.introspection.optimizing import Optimized
 from logact.logs.url import open_log
 from logact.spec import build_agent, load_spec, model_of
 from logact.swarm import SubTask, Swarm, SwarmResult
-from logact.swarm.looking import SwarmLook
+from logact.swarm.looking import Change, SwarmLook
 from logact.swarm.looking import look as looked
 
 AGENTS_MAX = 100
@@ -251,12 +251,32 @@ def _show(found: SwarmLook, as_json: bool, *, again: bool) -> None:
     if found.changes:
         put("")
     for change in found.changes:
-        saved = "undone" if change.undone else "not measured yet" if change.saved_pct is None else (
-            f"{change.saved_pct:g} % fewer tokens per answer ({change.before:g} before, {change.after:g} after)"
+        if change.undone:
+            put(look.wrapped("undone", f"{look.clean(change.agent)}, {change.kind} at {change.position}"))
+    for group in _in_force(found):
+        first = group[0]
+        kinds = ", ".join(f"{one.kind} at {one.position}" for one in group)
+        saved = "not measured yet" if first.saved_pct is None else (
+            f"{first.saved_pct:g} % fewer tokens per answer ({first.before:g} before, {first.after:g} after)"
         )  # fmt: skip
-        put(look.wrapped("saved", f"{look.clean(change.agent)}, {change.kind} at {change.position}: {saved}"))
+        together = "together " if len(group) > 1 and first.saved_pct is not None else ""
+        put(look.wrapped("saved", f"{look.clean(first.agent)}, {kinds}: {together}{saved}"))
     if found.shared_answers:
         put(look.wrapped("spared", look.count(found.shared_answers, "request") + " answered from the log"))
+
+
+def _in_force(found: SwarmLook) -> list[list[Change]]:
+    """The changes in force, those together that came together: what they saved cannot be told apart."""
+    groups: list[list[Change]] = []
+    for change in found.changes:
+        if change.undone:
+            continue
+        group = next((one for one in groups if change.position in one[0].beside), None)
+        if group is None:
+            groups.append([change])
+        else:
+            group.append(change)
+    return groups
 
 
 def _text(path: Path, data: bytes) -> str:

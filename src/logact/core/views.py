@@ -27,7 +27,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
 class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A proposed action as the log knows it. ``position`` is its id; 0 while an inline voter is being asked.
 
-    ``task`` is what the user asked for, ``memory`` the asking voter's own state (see ``Voter.observe``).
+    ``task`` is what the user asked for, ``memory`` the asking voter's own state (see ``Voter.observe``), ``result``
+    what the action came to, where that was asked for (``execute_action``, ``look``, ``get_history``).
     """
 
     position: int
@@ -48,6 +49,7 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     retry_count: int = 0
     retry_at_ms: int = 0
     memory: Any = None
+    result: Any = None
 
 
 def log_entry(intent: Intent, *, position: int = 0, task: str = "", memory: Any = None) -> LogEntry:

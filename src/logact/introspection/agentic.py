@@ -134,9 +134,9 @@ class AgenticIntrospection:
             return msgspec.structs.replace(optimized, failed=str(error))
         return msgspec.structs.replace(optimized, advice=reply.statements, dropped=reply.dropped)
 
-    async def llm_analyze(self, prompt: str, log: SharedLog, *, agent: str = "") -> Reply:
-        """A model's answer to a prompt over a log: see :meth:`ask`."""
-        return await self.ask(log, prompt, agent=agent)
+    async def llm_analyze(self, prompt: str, context: SharedLog, *, agent: str = "") -> Reply:
+        """A model's answer to a prompt over a log (of one agent's part of it): see :meth:`ask`."""
+        return await self.ask(context, prompt, agent=agent)
 
     # --- over any log --------------------------------------------------------------------------------------------
 

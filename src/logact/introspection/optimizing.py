@@ -40,6 +40,10 @@ class Optimized(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int = 0
     failed: str = ""
 
+    def __getitem__(self, agent_id: str) -> Optimization:
+        """An agent's part, for its ``apply_optimization``. KeyError for who was not asked about."""
+        return self.optimizations[agent_id]
+
 
 async def swarm_log(swarm: Sequence[LogActAgent]) -> Spending:
     """What these agents spent their tokens on. UsageError if they share no log."""

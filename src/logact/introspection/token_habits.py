@@ -52,7 +52,7 @@ def returns(works: Sequence[Work], agent: str) -> list[Measure]:
     """Reads that one agent made again for another task: in one conversation it would have had them before it."""
     known: dict[str, int] = {}
     again: list[int] = []
-    mine = [work for work in works if work.agent == agent]
+    mine = [work for work in works if work.agent == agent and work.parent]  # only a swarm's tasks can be put together
     for work in mine:
         for key in dict.fromkeys(work.keys):
             before = known.setdefault(key, work.run)

@@ -5,7 +5,7 @@ It changes what a model is shown and offered, never what may run: tools, effects
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -40,6 +40,7 @@ class Tuning:
         self.measures: dict[int, Measure] = {}
         self.stale: set[int] = set()
         self.trials = Trials((agent,))
+        self.applied: Callable[[], None] = lambda: None  # called when a change comes into force
         self.kept_back: set[str] = set()  # tools that are of use only where digests or summaries are given
 
     @property
@@ -138,6 +139,7 @@ class Tuning:
                 measure = _read(said.data.get("measure"))
                 if measure is not None:
                     self.measures[entry.position] = measure
+                    self.applied()
             elif said.code == UNDONE:
                 self.measures.pop(said.data.get("undoes", 0), None)
 

@@ -146,6 +146,13 @@ class SharedLog:
         key: str = "",
     ) -> Appended:
         """Append a batch with this object's own pen. Bare payloads are written as ``role`` and ``name``."""
+        wrong = [one for one in entries if not isinstance(one, NewEntry) and not hasattr(type(one), "CRITICAL")]
+        if wrong:
+            raise UsageError(
+                "What was given is no entry",
+                received=repr(wrong[0])[:100],
+                expected='payloads one by one, such as Notice(code="note", message="..."), or NewEntry(payload=...)',
+            )
         if self._pen is None:
             self._pen = self.writer()
         batch = [
@@ -246,11 +253,13 @@ class SharedLog:
         """Every action that an agent proposed, oldest first, with what became of it."""
         from logact.logs import queries
 
-        return await queries.history(self, agent_id)
+        return await queries.history(self, lambda name: name == agent_id)
 
     async def get_recent(self, agent_id: str, limit: int = 50) -> list[LogEntry]:
         """An agent's latest actions, oldest of them first; at most ``limit``."""
-        return (await self.get_history(agent_id))[-limit:] if limit > 0 else []
+        from logact.logs import queries
+
+        return await queries.history(self, lambda name: name == agent_id, latest=limit)
 
     async def get_last_executed(self, agent_id: str) -> LogEntry | None:
         """The agent's action whose execution ended last; None if it has executed nothing."""
@@ -262,13 +271,13 @@ class SharedLog:
         """All actions that wait for a decision, in the order of the log."""
         from logact.logs import queries
 
-        return [entry for entry in await queries.history(self) if entry.status == "proposed"]
+        return await queries.history(self, status="proposed")
 
     async def get_validated_ordered(self) -> list[LogEntry]:
         """All actions that are committed and not started, in the order of their intents."""
         from logact.logs import queries
 
-        return [entry for entry in await queries.history(self) if entry.status == "validated"]
+        return await queries.history(self, status="validated")
 
     async def put_blob(self, data: bytes) -> str:
         """Store bytes by content; durable before this returns. Returns their digest."""
@@ -310,12 +319,24 @@ class SharedLog:
         await self.engine.erase(record_of(position), position - position_of(record_of(position)))
         return done
 
-    async def update(self, position: int, note: str, *, name: str = "operator", **data: object) -> Appended:
-        """Add a note about an entry. Nothing is ever overwritten: what an entry's status is, the fold says."""
+    async def update(
+        self, entry: LogEntry | int, note: str = "", *, name: str = "operator", **data: object
+    ) -> Appended:
+        """Add a note about an entry (or the one at a position); without a note, the status that the view shows.
+
+        Nothing is ever overwritten: what an entry's status is, the fold says. Raises UsageError for what is neither.
+        """
+        from logact.core.views import LogEntry
         from logact.entry import Notice
 
+        position = entry.position if isinstance(entry, LogEntry) else entry
+        if not isinstance(position, int) or isinstance(position, bool):
+            raise UsageError(
+                "A note is about an entry", received=repr(entry)[:100], expected="a LogEntry, or a position"
+            )
         await self.get(position)
-        payload = Notice(code="update", message=note, data={"position": position, **data})
+        message = note or (f"it is {entry.status}" if isinstance(entry, LogEntry) else "noted")
+        payload = Notice(code="update", message=message, data={"position": position, **data})
         return await self.append(payload, role="operator", name=name)
 
     async def trim(self, before: int) -> None:

@@ -1,58 +1,96 @@
 """Questions about agents that a log answers by folding itself: what was proposed, what was done, what waits.
 
-Each call folds the log once and returns views; nothing is remembered between calls. ``SharedLog`` offers these as
-methods.
+Each call folds the log once and returns views, with arguments and results; nothing is remembered between calls.
+``SharedLog`` offers these as methods.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from logact.core import machine
-from logact.core.state import State
+from logact.core.state import Action, State
 from logact.core.views import LogEntry, view
-from logact.entry import Checkpoint, end_of, position_of, record_of
+from logact.entry import Checkpoint, Entry, Result, end_of, position_of, record_of
 from logact.errors import LogTrimmed
 
 if TYPE_CHECKING:
     from logact.logs.base import SharedLog
 
 
-async def folded(log: SharedLog) -> State:
-    """The fold of the whole log with every action kept; of a trimmed one, from its last checkpoint on."""
+class Folded(msgspec.Struct):
+    """A log's fold with every action kept, and what each action that ended by itself came to."""
+
+    state: State
+    results: dict[int, Result] = {}
+
+    def apply(self, entry: Entry) -> None:
+        """One more entry."""
+        self.state = machine.apply(self.state, entry)
+        if isinstance(entry.payload, Result) and not self.state.verdict:
+            self.results[entry.payload.intent] = entry.payload
+
+
+async def folded(log: SharedLog) -> Folded:
+    """The whole log; of a trimmed one, what follows its last checkpoint, and what that knows."""
     await log.open()
-    state = machine.initial(log.log_id, keep=True)
+    told = Folded(state=machine.initial(log.log_id, keep=True))
     try:
         async for entry in log.read():
-            state = machine.apply(state, entry)
+            told.apply(entry)
     except LogTrimmed:
         record = await log.engine.last_checkpoint()
         entry = await log.get(position_of(record))
         if not isinstance(entry.payload, Checkpoint):
             raise
-        state = msgspec.json.decode(await log.get_blob(entry.payload.state.digest), type=State)
-        state.keep = True
+        told = Folded(state=msgspec.json.decode(await log.get_blob(entry.payload.state.digest), type=State))
+        told.state.keep = True
         async for later in log.read(end_of(record_of(entry.payload.upto))):
-            state = machine.apply(state, later)
-    return state
+            told.apply(later)
+    return told
 
 
-async def history(log: SharedLog, agent_id: str | None = None) -> list[LogEntry]:
-    """Every action (of one agent), oldest first, with what became of it."""
-    state = await folded(log)
-    return [
-        view(state, action)
-        for _, action in sorted(state.actions.items())
-        if agent_id is None or action.intent.agent == agent_id
+async def history(
+    log: SharedLog, of: Callable[[str], bool] | None = None, *, status: str = "", latest: int | None = None
+) -> list[LogEntry]:
+    """Every action (of some agents, in one status; the latest ones), oldest first, with what became of it."""
+    told = await folded(log)
+    chosen = [
+        action
+        for _, action in sorted(told.state.actions.items())
+        if (of is None or of(action.intent.agent)) and (not status or action.status == status)
     ]
+    if latest is not None:
+        chosen = chosen[-latest:] if latest > 0 else []
+    return [await _whole(log, told, action) for action in chosen]
 
 
 async def last_executed(log: SharedLog, agent_id: str) -> LogEntry | None:
     """The agent's action whose execution ended last; None if it has executed nothing."""
-    state = await folded(log)
+    told = await folded(log)
     done = [
-        action for action in state.actions.values() if action.intent.agent == agent_id and action.status == "executed"
+        action
+        for action in told.state.actions.values()
+        if action.intent.agent == agent_id and action.status == "executed"
     ]
-    return view(state, max(done, key=lambda action: action.settled_at)) if done else None
+    return await _whole(log, told, max(done, key=lambda action: action.settled_at)) if done else None
+
+
+async def value_of(log: SharedLog, result: Result) -> Any:
+    """A result's value, wherever it is."""
+    return msgspec.json.decode(await log.get_blob(result.blob.digest)) if result.blob is not None else result.value
+
+
+async def _whole(log: SharedLog, told: Folded, action: Action) -> LogEntry:
+    """The view of an action, with what was too large for the entries themselves."""
+    intent = action.intent
+    if intent.arguments_blob is not None:
+        arguments = msgspec.json.decode(await log.get_blob(intent.arguments_blob.digest), type=dict[str, Any])
+        action = msgspec.structs.replace(action, intent=msgspec.structs.replace(intent, arguments=arguments))
+    result = told.results.get(action.id)
+    return msgspec.structs.replace(
+        view(told.state, action), result=await value_of(log, result) if result is not None else None
+    )

@@ -120,6 +120,7 @@ class ReusingTool(Tool):
 
     def __init__(self, tool: Tool, reads: Reads) -> None:
         self.__dict__.update(tool.__dict__)
+        self.inner = tool
         self.reads = reads
 
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
@@ -128,11 +129,12 @@ class ReusingTool(Tool):
         return value if there else await super().call(arguments, context)
 
 
-def reusing(tools: Toolbox, reads: Reads, *, but: Collection[str] = ()) -> Toolbox:
-    """The tools, of which those that only read ask the log first."""
-    return Toolbox(
-        ReusingTool(tool, reads)
-        if tool.effect == "read" and tool.name not in but and not isinstance(tool, ReusingTool)
-        else tool
-        for tool in tools.values()
+def reusing(tools: Toolbox, reads: Reads, *, but: Collection[str] = ()) -> None:
+    """Have those of the tools that only read ask the log first."""
+    tools.put_before(
+        lambda tool: (
+            ReusingTool(tool, reads)
+            if tool.effect == "read" and tool.name not in but and not isinstance(tool, ReusingTool)
+            else tool
+        )
     )

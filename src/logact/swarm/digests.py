@@ -29,6 +29,9 @@ HEAD_CHARS = 600
 
 FIRST = position_of(1)
 
+UNSHARED = frozenset({"read_mail", "look_around", WHOLE})
+"""What these read is the log, which always changes, or what was asked for whole."""
+
 DIGEST = "[the same text that "
 """Begins a digest, which is itself no text to share."""
 
@@ -113,11 +116,11 @@ class Texts:
 
 
 class DigestingTool(Tool):
-    """A reading tool whose long values may be given as digests. ``inner`` does the work."""
+    """A reading tool whose long values may be given as digests. The one that it stands before does the work."""
 
     def __init__(self, inner: Tool, texts: Texts) -> None:
         self.__dict__.update(inner.__dict__)
-        self.inner = inner
+        self.inner: Tool = inner
         self.texts = texts
 
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
@@ -130,7 +133,12 @@ def undigested(tools: Toolbox) -> Toolbox:
     return Toolbox(tool.inner if isinstance(tool, DigestingTool) else tool for tool in tools.values())
 
 
-def equip(agent: LogActAgent, sees: Callable[[str, str], bool] | None, unshared: frozenset[str]) -> Texts:
+def is_equipped(agent: LogActAgent) -> bool:
+    """Whether digests stand before an agent's reading tools."""
+    return any(isinstance(tool, DigestingTool) for tool in agent.tools.values())
+
+
+def equip(agent: LogActAgent, sees: Callable[[str, str], bool] | None = None) -> Texts:
     """Put digests before an agent's reading tools, and give it the tool that gives the whole."""
     texts = Texts(agent, sees)
     agent.observe(texts.observe, ("Intent", "Result"))
@@ -143,17 +151,13 @@ def equip(agent: LogActAgent, sees: Callable[[str, str], bool] | None, unshared:
         """
         return await texts.whole(position)
 
-    mine = [] if WHOLE in agent.tools else [Tool(whole_text, effect="read", name=WHOLE, untrusted=True)]
-    if mine:
+    if WHOLE not in agent.tools:
+        tool = Tool(whole_text, effect="read", name=WHOLE, untrusted=True)
+        tool.lent = True
+        agent.tools.add(tool)
         agent.tuning.kept_back.add(WHOLE)
-    agent.tools = Toolbox(
-        [
-            *(
-                DigestingTool(tool, texts) if tool.effect == "read" and tool.name not in unshared else tool
-                for tool in agent.tools.values()
-            ),
-            *mine,
-        ]
+    agent.tools.put_before(
+        lambda tool: DigestingTool(tool, texts) if tool.effect == "read" and tool.name not in UNSHARED else tool
     )
     return texts
 

@@ -41,13 +41,18 @@ class TaskLook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """A change that was applied to save tokens, and what tokens per answer of its agent were before and after it."""
+    """A change that was applied to save tokens, and what tokens per answer of its agent were before and after it.
+
+    ``beside`` are the agent's other changes that came with it, without an answer in between: what was saved, they
+    saved together.
+    """
 
     position: int
     agent: str
     kind: str
     title: str
     undone: bool = False
+    beside: tuple[int, ...] = ()
     before: float = 0.0
     after: float = 0.0
     saved_pct: float | None = None
@@ -176,28 +181,38 @@ def _changes(found: Spending, seen: list[Entry], agents: set[str]) -> tuple[Chan
     undone = {
         said.data.get("undoes") for one in seen if isinstance(said := one.payload, Notice) and said.code == UNDONE
     }
+    applied = [
+        (entry.position, said)
+        for entry in seen
+        if isinstance(said := entry.payload, Notice) and said.code == APPLIED and said.agent in agents
+    ]
     made = []
-    for entry in seen:
-        said = entry.payload
-        if not isinstance(said, Notice) or said.code != APPLIED or said.agent not in agents:
-            continue
+    for position, said in applied:
         measure = said.data.get("measure")
         kind = measure.get("kind", "") if isinstance(measure, dict) else ""
         mine = Spending(works={key: work for key, work in found.works.items() if work.agent == said.agent})
-        shown = saving(mine, entry.position)
+        others = [at for at, one in applied if one.agent == said.agent and at != position]
+        shown = saving(mine, position)
         made.append(
             Change(
-                position=entry.position,
+                position=position,
                 agent=said.agent,
                 kind=str(kind),
                 title=said.message,
-                undone=entry.position in undone,
+                undone=position in undone,
+                beside=tuple(at for at in others if _together(mine, at, position)),
                 before=shown.tokens_before,
                 after=shown.tokens_after,
                 saved_pct=shown.saved_pct,
             )
         )
     return tuple(made)
+
+
+def _together(mine: Spending, one: int, other: int) -> bool:
+    """Whether no work of the agent began or ended between two positions."""
+    first, last = sorted((one, other))
+    return not any(first < at < last for work in mine.works.values() for at in (work.run, work.output))
 
 
 __all__ = ["Change", "SwarmLook", "TaskLook", "look"]

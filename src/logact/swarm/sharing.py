@@ -16,7 +16,7 @@ def equip(agent: LogActAgent) -> Reads:
     """Let an agent's reading tools ask the log first, once that is switched on for it."""
     if not any(isinstance(tool, ReusingTool) for tool in agent.tools.values()):
         agent.observe(agent.reads.observe, Reads.KINDS)
-    agent.tools = reusing(agent.tools, agent.reads, but=ALWAYS_NEW)
+    reusing(agent.tools, agent.reads, but=ALWAYS_NEW)
     return agent.reads
 
 

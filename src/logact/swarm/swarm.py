@@ -34,8 +34,6 @@ from logact.swarm.tasks import SubTask
 from logact.swarm.worker import FollowUps, Worker
 from logact.voters.base import Voter
 
-UNSHARED = frozenset({"read_mail", "look_around", WHOLE})
-"""What these read is the log, which always changes, or what was asked for whole."""
 JOIN_LOOK_S = 1.0
 
 Planner = Callable[[str], Iterable[SubTask | str] | Awaitable[Iterable[SubTask | str]]]
@@ -112,7 +110,7 @@ class Swarm:
         for agent in self.agents:
             agent.tools = digests.undigested(agent.tools)
         self.known = [equip(agent) for agent in self.agents]
-        self.texts = [digests.equip(agent, sees, UNSHARED) for agent in self.agents]
+        self.texts = [digests.equip(agent, sees) for agent in self.agents]
         for agent in self.agents:
             answers.equip(agent)
         self.handover = _model(handover) if isinstance(handover, str) else handover

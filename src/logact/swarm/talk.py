@@ -66,11 +66,10 @@ class Talk:
         """The latest actions of the others, with what became of them: of those whom the viewer may see."""
         from logact.logs import queries
 
-        return [
-            entry
-            for entry in await queries.history(self.log)
-            if entry.agent_id != viewer and (self.sees is None or self.sees(viewer, entry.agent_id))
-        ][-limit:]
+        def shown(name: str) -> bool:
+            return name != viewer and (self.sees is None or self.sees(viewer, name))
+
+        return await queries.history(self.log, shown, latest=limit)
 
     # --- for models ----------------------------------------------------------------------------------------------
 
@@ -103,6 +102,8 @@ class Talk:
             Tool(read_mail, effect="read", untrusted=True),
             Tool(look_around, effect="read", untrusted=True),
         ]
+        for one in extra:
+            one.lent = True
         agent.tools = Toolbox([*agent.tools.values(), *extra])
 
     async def prepare(self, agent: LogActAgent, task: SubTask) -> str:

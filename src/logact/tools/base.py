@@ -99,6 +99,12 @@ class Tool:
         self._pins = _Callback(pins, self, "pins") if pins else None
         self._check_declaration()
         functools.update_wrapper(self, function, updated=())
+        self.inner: Tool | None = None  # what this one stands before
+        self.lent = False  # put among an agent's tools by a swarm, which says nothing of the agent
+
+    def plain(self) -> Tool:
+        """The tool as it was made, without what stands before it."""
+        return self.inner.plain() if self.inner is not None else self
 
     @property
     def has_probe(self) -> bool:
@@ -397,6 +403,15 @@ class Toolbox(Mapping[str, Tool]):
         if not self._digest:
             self._digest = digest_of(self.specs())
         return self._digest
+
+    def add(self, tool: Tool) -> None:
+        """One more tool, of a name that is new, for whoever holds this toolbox."""
+        self._tools[tool.name] = tool
+        self._digest = ""
+
+    def put_before(self, before: Callable[[Tool], Tool]) -> None:
+        """Put something before each tool, for whoever holds this toolbox; names and specifications stay."""
+        self._tools = {name: before(tool) for name, tool in self._tools.items()}
 
     def nearest(self, name: str) -> str:
         """The known name that looks most like ``name``; "" if none does."""

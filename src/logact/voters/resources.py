@@ -62,10 +62,10 @@ class ResourceVoter(Voter):
         given: list[Any] = [*budgets]
         given += [{"what": what, "most": most, "per": per} for what, most in short.items() if most is not None]
         self.budgets = [_usable(one) for one in given]
-        self.memory_free_mb = memory_free_mb
-        self.disk_free_mb = disk_free_mb
+        self.memory_free_mb = float(memory_free_mb)  # as a file says it: 5 and 5.0 have two digests
+        self.disk_free_mb = float(disk_free_mb)
         self.disk = disk
-        self.process_mb = process_mb
+        self.process_mb = float(process_mb)
         self.processes = processes
         measured = (memory_free_mb, disk_free_mb, process_mb, processes)
         if any(one < 0 for one in measured):
@@ -200,7 +200,7 @@ def _usable(given: Any) -> Budget:
         wrong = "an empty glob fits nothing"
     if wrong:
         raise SpecError(f"A budget cannot be used: {wrong}", received=repr(budget))
-    return budget
+    return msgspec.structs.replace(budget, most=float(budget.most), window_s=float(budget.window_s))
 
 
 def _scope(budgets: list[Budget]) -> Literal["", "log", "agent", "run", "tool"]:
