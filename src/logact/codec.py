@@ -35,7 +35,7 @@ from logact.entry import (
     Unknown,
     position_of,
 )
-from logact.errors import LogCorrupt, TooLarge, UsageError
+from logact.errors import SALVAGE, LogCorrupt, TooLarge, UsageError
 
 FORMAT = 1
 """The format of the stored record. A reader refuses a file whose format is newer."""
@@ -407,4 +407,4 @@ def check_blob(expected: str, data: bytes) -> None:
     """Raise LogCorrupt unless ``data`` has the digest under which it was stored."""
     found = digest(data)
     if found != expected:
-        raise LogCorrupt("A blob does not match its digest", received=found, expected=expected)
+        raise LogCorrupt("A blob does not match its digest", received=found, expected=expected, todo=SALVAGE)

@@ -198,6 +198,13 @@ class LogLocked(LogError):
     code = "log_locked"
 
 
+SALVAGE = (
+    "restore a backup, or see with `logact log verify` how far the log can be trusted; `logact log repair` "
+    "salvages what can be read of a file"
+)
+"""What to do about a damaged log."""
+
+
 class LogCorrupt(LogError):
     """The stored bytes are damaged: a broken page, digest or chain. LogAct refuses to act on such a log."""
 

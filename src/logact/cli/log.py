@@ -20,7 +20,7 @@ from logact.cli.stats import statistics, stats_json, stats_lines
 from logact.core import machine
 from logact.core.state import State
 from logact.entry import KINDS, Entry, end_of, record_of
-from logact.errors import LogCorrupt, UsageError
+from logact.errors import SALVAGE, LogCorrupt, UsageError
 from logact.introspection.history import history
 from logact.logs.base import Clause, Filter, SharedLog
 
@@ -210,7 +210,7 @@ def _show(
 @click.option("--key", default="", metavar="PUBLIC", help="The public key that the witness's heads are signed with.")
 @json_option
 def verify(log: str, witness: str | None, key: str, as_json: bool) -> None:
-    """Check every digest and every writer's chain of LOG.
+    """Check every digest and every writer's chain of LOG, and every blob that its entries name.
 
     Finds the first entry that was changed, dropped or reordered, and says what it cannot see.
 
@@ -234,6 +234,7 @@ def verify(log: str, witness: str | None, key: str, as_json: bool) -> None:
         else:
             put(look.paint("DAMAGED", "red") + ": the log cannot be read to its end")
             put(look.wrapped("", f"{error.message}: {error.received}", label_width=2))
+            put(["", *look.wrapped("to do", error.todo or SALVAGE, indent=2)])
         raise click.exceptions.Exit(3) from error
     if as_json:
         put_json({"ok": not report.problems, **look.plain(report)})
@@ -255,9 +256,12 @@ def _print_report(report: Any) -> None:
             put(look.wrapped(str(one.position), one.what, indent=2))
         if len(report.problems) > 20:
             put(f"  and {len(report.problems) - 20} more (--json shows all)")
+        put(["", *look.wrapped("to do", SALVAGE, indent=2)])
     told = [
         (report.ineffective, "took no effect"),
         (report.erased, "had its payload erased"),
+        (report.blobs, "blobs were looked at"),
+        (report.lost_blobs, "of them are lost, as a repair has said"),
         (report.checkpoints, "checkpoints were compared"),
         (report.witnessed, "heads of the witness were compared"),
     ]

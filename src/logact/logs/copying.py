@@ -12,14 +12,19 @@ from logact.entry import BlobRef, Payload
 
 def blobs_of(payload: Payload) -> Iterator[str]:
     """The digests of all blobs that a payload names."""
+    return (digest for digest, _ in sized_blobs_of(payload))
+
+
+def sized_blobs_of(payload: Payload) -> Iterator[tuple[str, int]]:
+    """The digests of all blobs that a payload names, each with its size in bytes (-1: the payload does not say)."""
     context: Any = getattr(payload, "context", ())
-    yield from (one for one in context if isinstance(one, str))
+    yield from ((one, -1) for one in context if isinstance(one, str))
     yield from _references(payload)
 
 
-def _references(value: Any) -> Iterator[str]:
+def _references(value: Any) -> Iterator[tuple[str, int]]:
     if isinstance(value, BlobRef):
-        yield value.digest
+        yield value.digest, value.size
     elif isinstance(value, msgspec.Struct):
         for field in value.__struct_fields__:
             yield from _references(getattr(value, field))

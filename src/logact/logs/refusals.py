@@ -8,6 +8,7 @@ from __future__ import annotations
 from logact import codec
 from logact.entry import record_of
 from logact.errors import (
+    SALVAGE,
     ChainConflict,
     ConditionFailed,
     KeyConflict,
@@ -114,7 +115,7 @@ def bad_checksum(record: int, size: int, checksum: int) -> LogCorrupt:
         f"Record {record} does not match its checksum",
         received=f"{size} bytes",
         expected=f"checksum {checksum}",
-        todo="restore a backup; `logact log verify` shows how far the log can be trusted",
+        todo=SALVAGE,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from logact.errors import (
+    SALVAGE,
     LogCorrupt,
     LogError,
     LogFull,
@@ -191,14 +192,12 @@ def mapped(error: sqlite3.Error, path: Path, *, reading: bool) -> LogError | Usa
                 "Another program holds the database", received=received, todo="end that program's transaction"
             )
         case 11:
-            return LogCorrupt(
-                "The file is damaged", received=received, todo="restore a backup; `logact log verify` shows how far"
-            )
+            return LogCorrupt("The file is damaged", received=received, todo=SALVAGE)
         case 26:
             return LogCorrupt(
                 "The file is not a SQLite database, or its header is damaged",
                 received=received,
-                todo="check the path, or restore a backup",
+                todo=f"check the path; if it is right, {SALVAGE}",
             )
         case 14:
             return LogUnavailable(

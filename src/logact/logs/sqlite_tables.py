@@ -15,6 +15,7 @@ from logact import codec
 from logact.codec import EntryHead
 from logact.entry import record_of
 from logact.errors import (
+    SALVAGE,
     BlobMissing,
     LogCorrupt,
     LogTrimmed,
@@ -128,7 +129,7 @@ class Tables:
         if heads is None:
             row = connection.execute(_PAGE, (self._base + record - 1, self._base + record, 1)).fetchone()
             if row is None:
-                raise LogCorrupt(f"Record {record} is missing", todo="restore a backup")
+                raise LogCorrupt(f"Record {record} is missing", todo=SALVAGE)
             heads = codec.read_head(self._checked(row))[0].entries
             self._heads[record] = heads
         return heads
@@ -191,7 +192,7 @@ class Tables:
 
     def _read_state(self, row: Any) -> tuple[int, bool, int]:
         if row is None:
-            raise LogUnavailable("The log was removed from its file", todo="restore a backup")
+            raise LogUnavailable("The log was removed from its file", todo=SALVAGE)
         return row[0], bool(row[1]), row[0] - 1 if row[2] is None else row[2] - self._base
 
     def tail(self, connection: sqlite3.Connection) -> int:
@@ -202,7 +203,7 @@ class Tables:
         """The last record with a checkpoint that is still kept; 0 if there is none."""
         row = connection.execute("SELECT first, checkpoint FROM logs WHERE id = ?", (self.log,)).fetchone()
         if row is None:
-            raise LogUnavailable("The log was removed from its file", todo="restore a backup")
+            raise LogUnavailable("The log was removed from its file", todo=SALVAGE)
         return int(row[1]) if row[1] >= row[0] else 0
 
     def read(
@@ -254,7 +255,7 @@ class Tables:
                 f"Record {after + 1} is missing",
                 received=f"record {row[0] - self._base}, tail {tail}",
                 expected=f"record {after + 1}",
-                todo="restore a backup",
+                todo=SALVAGE,
             )
         return Page((), after, end=after >= tail)
 

@@ -1,4 +1,4 @@
-"""Does a log still say what was written? Digests, chains, checkpoints, and the cut-off tail.
+"""Does a log still say what was written? Digests, chains, checkpoints, blobs, and the cut-off tail.
 
 Verification finds the first entry that was changed, dropped or reordered. It cannot see what nobody can: a log
 rewritten as a whole, chains and all, by somebody who may write everything, unless a witness (a second file with
@@ -15,10 +15,11 @@ import msgspec
 from logact import codec
 from logact.core import invariants, machine
 from logact.core.state import State
-from logact.entry import Checkpoint, position_of, record_of
+from logact.entry import Checkpoint, Entry, end_of, position_of, record_of
 from logact.errors import InvariantViolated, LogCorrupt
 from logact.logs.base import READ_RECORDS_MAX, SharedLog
-from logact.logs.witness import Head, forged, heads_at
+from logact.logs.verify_blobs import BlobCheck
+from logact.logs.witness import Head, heads_at, in_force, was_acted_on
 
 PROBLEMS_MAX = 100
 
@@ -34,6 +35,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What verification found. ``sound`` is True if nothing is wrong; ``cannot_see`` says what was not checked.
 
     ``ineffective`` counts entries that took no effect, and is 0 for a trimmed log, where this check cannot tell.
+    ``blobs`` counts the blobs that were read and compared, ``lost_blobs`` those that a repair has said to be lost.
     """
 
     log: str
@@ -45,6 +47,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
     ineffective: int = 0
     erased: int = 0
+    blobs: int = 0
+    lost_blobs: int = 0
     checkpoints: int = 0
     witnessed: int = 0
     cannot_see: tuple[str, ...] = ()
@@ -65,22 +69,25 @@ async def verify(
 ) -> Report:
     """Check every record of a log: its digests, its writers' chains, its checkpoints, the fold's invariants.
 
-    With a ``witness`` (a file or a log's URL), also that the log still holds what the witness saw: this finds a cut
-    tail, and an old copy. With a public ``key``, that each of its heads is signed by it. With ``upto``, only what
-    stands up to that position; ``breathe`` is awaited after each page.
+    And every blob that an entry names: that it is there, with the digest and the size that the entry says. With a
+    ``witness`` (a file or a log's URL), also that the log still holds what the witness saw: this finds a cut tail,
+    and an old copy. With a public ``key``, that each of its heads is signed by it. With ``upto``, only what stands
+    up to that position; ``breathe`` is awaited after each page.
     """
     await log.open()
     found = _Findings(log)
-    heads = await heads_at(witness)
+    heads = await heads_at(witness, log.log_id)
     if witness is not None and "://" in os.fspath(witness):
         heads = [head for head in heads if head.log == log.log_id]  # many logs may share it
-    bad = forged(heads, key) if key else []
+    heads, bad = in_force(heads, key)
     for head in bad:
         found.problem(head.position, "the witness's head of this position is not signed by the key")
-    found.heads = {head.position: head for head in heads if head not in bad}
+    found.heads = {head.position: head for head in heads}
+    found.unknown = witness is not None and not heads and not bad
     cursor = await first_kept(log)
     found.partial = cursor > 0
     found.first = position_of(cursor + 1)
+    found.blobs.after = end_of(cursor) if cursor else 0
     end = record_of(upto) if upto else await log.engine.tail()
     while not upto or cursor < end:
         if breathe is not None:
@@ -95,7 +102,7 @@ async def verify(
             continue
         for stored in page.records:
             if not upto or stored.record <= end:
-                found.record(stored.record, stored.body)
+                await found.blobs.look(found.record(stored.record, stored.body))
         if page.upto <= cursor:
             break
         cursor = page.upto
@@ -108,12 +115,12 @@ async def _one_by_one(log: SharedLog, found: _Findings, cursor: int, upto: int) 
         try:
             page = await log.engine.read(cursor, 1)
         except LogCorrupt as error:
-            found.problem(position_of(cursor + 1), str(error))
+            found.problem(position_of(cursor + 1), said(error))
             found.gap()
             cursor += 1
             continue
         for stored in page.records:
-            found.record(stored.record, stored.body)
+            await found.blobs.look(found.record(stored.record, stored.body))
         if page.upto <= cursor:
             break
         cursor = page.upto
@@ -143,9 +150,18 @@ async def first_kept(log: SharedLog) -> int:
         return low
 
 
+def said(error: LogCorrupt) -> str:
+    """What is wrong, without what to do: whoever shows the whole report says that once."""
+    parts = [error.message]
+    parts += [f"received {error.received}"] if error.received is not None else []
+    parts += [f"expected {error.expected}"] if error.expected else []
+    return "; ".join(parts)
+
+
 class _Findings:
     def __init__(self, log: SharedLog) -> None:
         self.log = log.log_id
+        self.blobs = BlobCheck(log, problems_max=PROBLEMS_MAX)
         self.decode = log.decode
         self.signed = log.keyring is not None
         self.state: State = machine.initial(log.log_id)
@@ -158,6 +174,7 @@ class _Findings:
         self.checkpoints = 0
         self.witnessed = 0
         self.heads: dict[int, Head] = {}
+        self.unknown = False  # a witness was named, and knows nothing of this log
         self.problems: list[Problem] = []
         self._chains: dict[str, tuple[int, str]] = {}
 
@@ -170,38 +187,44 @@ class _Findings:
         if len(self.problems) < PROBLEMS_MAX:
             self.problems.append(Problem(position, what))
 
-    def record(self, number: int, body: bytes) -> None:
+    def record(self, number: int, body: bytes) -> list[tuple[Entry, bool]]:
+        """Judge one record; its entries, as far as they can be read, each with whether it counts."""
         position = position_of(number)
         self.records += 1
         self.last = position
         try:
             codec.check_record(body)
         except LogCorrupt as error:
-            self.problem(position, str(error))
+            self.problem(position, said(error))
         try:
             entries = self.decode(body, number)
             head, own_hash = codec.read_head(body)
         except LogCorrupt:
-            return
+            return []
         if head.log != self.log:
             self.problem(position, f"the record was written for another log ({head.log})")
-        made_up = next((entry.forged for entry in entries if entry.forged), "")
-        if made_up:
-            self.problem(position, f"forged: {made_up}")
+        forged = next((entry.forged for entry in entries if entry.forged), "")
+        if forged:
+            self.problem(position, f"forged: {forged}")
         else:
             self._chain(position, head, own_hash)
+        judged = []
         for entry in entries:
             self.entries += 1
             self.last = entry.position
             self.erased += entry.payload.__class__.__name__ == "ErasedPayload"
-            if isinstance(entry.payload, Checkpoint) and entry.author.role == "checkpointer" and not entry.forged:
+            made_up = entry.forged != "" or (entry.kind == "Checkpoint" and entry.author.role != "checkpointer")
+            if isinstance(entry.payload, Checkpoint) and not made_up:
                 self._checkpoint(entry.position, entry.payload)
             self.state = machine.apply(self.state, entry)
+            # where something is gone nobody knows which entries took effect
+            judged.append((entry, not made_up and (self.partial or not self.state.verdict)))
             try:
                 invariants.check_state(self.state)
             except InvariantViolated as error:
                 self.problem(entry.position, str(error))
         self._witness(self.last)
+        return judged
 
     def _chain(self, position: int, head: codec.Head, own_hash: str) -> None:
         number, previous = self._chains.get(head.writer, (0, codec.GENESIS))
@@ -232,18 +255,24 @@ class _Findings:
             self.problem(position, "the witness saw other entries up to here")
 
     def report(self) -> Report:
+        if self.unknown and was_acted_on(self.state):
+            self.problem(self.last, "the witness holds no head of this log")
+        newest = max((head.position for head in self.heads.values() if head.log == self.log), default=0)
+        if newest > self.last:
+            self.problem(self.last, f"the tail is cut off: the witness saw entries up to {newest}")
         for head in sorted(self.heads.values(), key=lambda one: one.position):
             if head.log != self.log:
                 self.problem(head.position, f"the witness is of another log ({head.log})")
-            elif head.position > self.last:
-                self.problem(self.last, f"the tail is cut off: the witness saw entries up to {head.position}")
-                break
+            elif not 0 < head.position <= self.last:
+                continue  # said above; and one of the empty log says nothing
             elif not self.partial or head.position >= self.first:
                 self.problem(head.position, "the witness saw an entry here that is gone")
         blind = [
             "a log rewritten as a whole by somebody who may write everything, chains included",
             "records of different writers that changed places after the last checkpoint or witnessed head",
         ]
+        if self.blobs.lost:
+            blind.append("what was in the blobs that a repair could not save")
         if self.signed:
             blind[0] = "a log from which a whole writer's records were dropped, by somebody who may write everything"
         if not self.witnessed and not any("witness" in one.what for one in self.problems):
@@ -258,10 +287,17 @@ class _Findings:
             records=self.records,
             entries=self.entries,
             chain=self.state.chain,
-            problems=tuple(sorted(self.problems, key=lambda one: one.position)),
+            problems=self._all_problems(),
             ineffective=0 if self.first > position_of(1) else self.state.ignored_count,
             erased=self.erased,
+            blobs=self.blobs.checked,
+            lost_blobs=self.blobs.lost,
             checkpoints=self.checkpoints,
             witnessed=self.witnessed,
             cannot_see=tuple(blind),
         )
+
+    def _all_problems(self) -> tuple[Problem, ...]:
+        """Those of records and of blobs, in the order of the log; the first are kept."""
+        both = self.problems + [Problem(position, what) for position, what in self.blobs.problems]
+        return tuple(sorted(both, key=lambda one: one.position)[:PROBLEMS_MAX])

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from logact.core.state import State
 from logact.entry import NewEntry, Notice, end_of
 from logact.errors import LogError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog, where
@@ -30,17 +31,22 @@ LOOK_BACK_RECORDS = 20_000
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a witness remembers: at this position the digest of everything up to there was ``chain``."""
+    """What a witness remembers: at this position the digest of everything up to there was ``chain``.
+
+    ``begins``: a person said that the witness begins here, so earlier heads of this log count no more.
+    """
 
     log: str
     position: int
     chain: str
     time_ms: int = 0
+    begins: bool = False
     signature: str = ""
 
     def signed_text(self) -> str:
         """What a signature covers; no record's hash looks like it."""
-        return f"head\n{self.log}\n{self.position}\n{self.chain}\n{self.time_ms}"
+        mark = "\nbegins" if self.begins else ""
+        return f"head\n{self.log}\n{self.position}\n{self.chain}\n{self.time_ms}{mark}"
 
 
 class Witness(abc.ABC):
@@ -49,8 +55,11 @@ class Witness(abc.ABC):
     name: str
 
     @abc.abstractmethod
-    async def read(self) -> list[Head]:
-        """The heads that are there, of whatever logs. LogActError if they cannot be read."""
+    async def read(self, log_id: str = "") -> list[Head]:
+        """The heads that are there, of whatever logs, oldest first. LogActError if they cannot be read.
+
+        Where many logs share a witness the latest heads are read; all of them, if none is of ``log_id``.
+        """
 
     @abc.abstractmethod
     async def write(self, head: Head) -> None:
@@ -68,7 +77,7 @@ class FileWitness(Witness):
         self.path = path
         self.name = str(path)
 
-    async def read(self) -> list[Head]:
+    async def read(self, log_id: str = "") -> list[Head]:
         return read_heads(self.path) if self.path.exists() else []
 
     async def write(self, head: Head) -> None:
@@ -88,9 +97,15 @@ class LogWitness(Witness):
         self.name = log.url
         self._writer = log.writer()
 
-    async def read(self) -> list[Head]:
+    async def read(self, log_id: str = "") -> list[Head]:
         await self.log.open()
         start = max(0, await self.log.engine.tail() - LOOK_BACK_RECORDS)
+        found = await self._read_after(start)
+        if start and log_id and not any(head.log == log_id for head in found):
+            found = await self._read_after(0)  # it was silent for long, while others were not
+        return found
+
+    async def _read_after(self, start: int) -> list[Head]:
         found = []
         async for entry in self.log.read(end_of(start), matching=where(kinds=["Notice"])):
             if isinstance(entry.payload, Notice) and entry.payload.code == HEAD:
@@ -130,34 +145,52 @@ def witness_at(place: str | os.PathLike[str], *, of: str = "") -> Witness:
     return LogWitness(open_log(text))
 
 
-async def heads_at(place: str | os.PathLike[str] | None) -> list[Head]:
-    """The heads of the witness at a path or URL, if one is given. LogActError if it cannot be read."""
+async def heads_at(place: str | os.PathLike[str] | None, log_id: str = "") -> list[Head]:
+    """The heads of the witness at a path or URL, if one is given; ``log_id`` as in :meth:`Witness.read`.
+
+    LogActError if it cannot be read.
+    """
     if place is None:
         return []
     if "://" not in os.fspath(place):
         return read_heads(Path(place))
     witness = witness_at(place)
     try:
-        return await witness.read()
+        return await witness.read(log_id)
     finally:
         await witness.close()
 
 
 def read_heads(path: Path) -> list[Head]:
-    """The heads in a witness file; a torn last line is ignored. LogUnavailable if it cannot be read."""
+    """The heads in a witness file; torn lines are ignored. LogUnavailable if it cannot be read, or holds no head but
+    something else: nothing is added to somebody's other file."""
     try:
-        lines = path.read_bytes().splitlines()
+        data = path.read_bytes()
     except OSError as error:
         raise LogUnavailable(
-            "The witness cannot be read", received=str(error), expected="a file of heads", todo="check --witness"
+            "The witness cannot be read",
+            received=str(error),
+            expected="a file of heads",
+            todo="check --witness, or `[log] witness` of the specification",
         ) from error
     found = []
-    for line in lines:
+    for line in data.splitlines():
         try:
             found.append(msgspec.json.decode(line, type=Head))
         except msgspec.DecodeError:
             continue
+    if not found and data.strip() and not data.startswith(_TORN[: len(data)]):
+        raise LogUnavailable(
+            "The witness cannot be read",
+            received=f"{path}, which holds something else",
+            expected="a file of heads",
+            todo="put it back from where it was kept, or name another file",
+        )
     return found
+
+
+_TORN = b'{"log":"'
+"""How a head begins: a first one that was cut off is no other file."""
 
 
 def signed(head: Head, key: SigningKey) -> Head:
@@ -168,3 +201,27 @@ def signed(head: Head, key: SigningKey) -> Head:
 def forged(heads: Sequence[Head], public: str) -> list[Head]:
     """Those heads that do not carry a good signature of this public key. SpecError if it is none."""
     return [head for head in heads if not holds(public, head.signed_text(), head.signature)]
+
+
+def in_force(heads: Sequence[Head], public: str = "") -> tuple[list[Head], list[Head]]:
+    """The heads that count, and those that were made up: they lack a signature of ``public``, where one is given.
+
+    Of each log those count that came since the last one that begins it anew.
+    """
+    bad = forged(heads, public) if public else []
+    made_up = {id(head) for head in bad}
+    kept: dict[str, list[Head]] = {}
+    for head in heads:
+        if id(head) not in made_up:
+            mine = kept.setdefault(head.log, [])
+            if head.begins:
+                mine.clear()
+            mine.append(head)
+    return [head for mine in kept.values() for head in mine], bad
+
+
+def was_acted_on(state: State) -> bool:
+    """Whether an agent or a part of one acted on the log: what a witness that keeps it would have seen."""
+    return bool(state.agents) or any(
+        life.birth is not None and life.birth.part for life in state.incarnations.values()
+    )

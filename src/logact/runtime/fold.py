@@ -31,7 +31,7 @@ from logact.entry import (
 )
 from logact.errors import LogCorrupt, LogError, LogTrimmed
 from logact.logs.base import READ_RECORDS_MAX, SharedLog
-from logact.logs.verify import first_kept
+from logact.logs.verify import first_kept, said
 
 if TYPE_CHECKING:
     from logact.runtime.tail import Tail
@@ -265,7 +265,7 @@ def _damage(body: bytes) -> str:
     try:
         codec.check_record(body)
     except LogCorrupt as error:
-        return str(error)
+        return said(error)
     return ""
 
 

@@ -17,7 +17,7 @@ from logact import env as environment
 from logact.core.leasing import AGENT, LEASE_S
 from logact.core.state import Action, State
 from logact.entry import Checkpoint, Entry, Heartbeat, Intent, NewEntry, Payload, Role, Spec
-from logact.errors import ConditionFailed, LogCorrupt
+from logact.errors import SALVAGE, ConditionFailed, LogCorrupt
 from logact.logs.base import Appended, Condition, Filter, SharedLog
 from logact.runtime.tail import Tail
 
@@ -226,7 +226,7 @@ class Host:
 def refuse_damaged(state: State) -> None:
     """Raise LogCorrupt if what was read of the log does not verify: it may be looked at, and not acted on."""
     if state.broken:
-        raise LogCorrupt("The log does not verify", received=state.broken, todo="run `logact log verify`")
+        raise LogCorrupt("The log does not verify", received=state.broken, todo=SALVAGE)
 
 
 def _point(entries: Sequence[NewEntry]) -> str:

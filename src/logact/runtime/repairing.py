@@ -27,7 +27,10 @@ from logact.logs.copying import blobs_of
 from logact.logs.salvage import Salvaged, salvage
 from logact.logs.sqlite_schema import RECORD_BITS
 from logact.logs.url import open_log
-from logact.logs.witness import Head, heads_at
+from logact.logs.witness import Head, heads_at, in_force
+
+BLOBS_A_NOTICE = 1000
+"""How many lost blobs one notice lists, so that it fits into a record."""
 
 
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,14 +69,18 @@ async def repair(
     log: str = "main",
     witness: str | PathLike[str] | None = None,
     name: str = "operator",
+    key: str = "",
 ) -> Repair:
-    """Salvage a SQLite log into a new file. Raises UsageError (the target exists), LogUnavailable, LogCorrupt."""
+    """Salvage a SQLite log into a new file; ``key`` is the public one that signs the witness's heads.
+
+    Raises UsageError (the target exists), LogUnavailable, LogCorrupt.
+    """
     if target.exists():  # noqa: ASYNC240 - a command that works alone
         raise UsageError("The file exists", received=str(target), todo="name a new one")
     found = salvage(source, log)
     numbers = sorted(found.bodies)
     missing = _gaps(numbers, found.first)
-    lost_tail = _lost_tail(found, numbers[-1], await heads_at(witness))
+    lost_tail = _lost_tail(found, numbers[-1], in_force(await heads_at(witness, found.log_id), key)[0])
     whole = not (missing or found.damaged or lost_tail)
     url = f"sqlite:///{quote(str(Path.cwd() / target))}" + (f"?log={quote(log)}" if log != "main" else "")
     fresh = open_log(url)
@@ -95,8 +102,14 @@ async def repair(
             message=f"{len(numbers)} records were salvaged, {sum(b - a + 1 for a, b in missing)} are missing",
             data={"missing": [list(one) for one in missing], "unreadable": list(unreadable), "lost_tail": lost_tail},
         )
+        lost = [
+            Notice(code="repaired", message="these blobs could not be saved", data={"missing_blobs": list(some)})
+            for some in (absent[at : at + BLOBS_A_NOTICE] for at in range(0, len(absent), BLOBS_A_NOTICE))
+        ]
         if not found.sealed:
             await repaired.append(note, role="operator", name=name)
+            for one in lost:  # verification takes them for known to be lost
+                await repaired.append(one, role="operator", name=name)
     return Repair(
         log=found.log_id,
         records=len(numbers),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 from logact import codec
 from logact.core.invariants import require
+from logact.errors import BlobMissing
 from logact.logs.base import SharedLog, StoredRecord
+from logact.logs.copying import blobs_of
 from logact.logs.memory import MemoryEngine
 from logact.logs.verify import Report, verify
 from logact.testing.simulated_log import Base, at_once
@@ -24,9 +27,23 @@ def records_of(base: Base) -> list[StoredRecord]:
         cursor = page.upto
 
 
-def report_on(log_id: str, bodies: list[bytes]) -> Report:
-    """What verification says of a log with these records."""
+def blobs_in(base: Base, records: list[StoredRecord]) -> dict[str, bytes]:
+    """The blobs that a log's records name, as far as they are there."""
+    found: dict[str, bytes] = {}
+    for stored in records:
+        for entry in codec.decode_record(stored.body, stored.record):
+            for digest in blobs_of(entry.payload):
+                if digest not in found:
+                    with suppress(BlobMissing):
+                        found[digest] = base.get_blob_now(digest)
+    return found
+
+
+def report_on(log_id: str, bodies: list[bytes], blobs: dict[str, bytes]) -> Report:
+    """What verification says of a log with these records and blobs."""
     engine = MemoryEngine("memory:copy")
+    for digest, data in blobs.items():
+        at_once(engine.put_blob(digest, data))
     engine.log_id = log_id
     engine.records = [(body, codec.read_head(body)[0].entries) for body in bodies]
     return at_once(verify(SharedLog(engine)))
@@ -34,8 +51,9 @@ def report_on(log_id: str, bodies: list[bytes]) -> Report:
 
 def check_tampering_shows(base: Base, seed: int) -> None:
     """The honest log is sound, and a log with one record changed, dropped or moved is not."""
-    bodies = [stored.body for stored in records_of(base)]
-    report = report_on(base.log_id, bodies)
+    records = records_of(base)
+    bodies, blobs = [stored.body for stored in records], blobs_in(base, records)
+    report = report_on(base.log_id, bodies, blobs)
     require("tampering_shows", report.sound, f"an honest log does not verify: {report.problems[:2]}")
     dice = random.Random(f"tamper {seed}")
     victims = _with_a_successor(bodies)
@@ -53,7 +71,7 @@ def check_tampering_shows(base: Base, seed: int) -> None:
         del changed[at]
     else:
         changed[at], changed[after] = changed[after], changed[at]
-    report = report_on(base.log_id, changed)
+    report = report_on(base.log_id, changed, blobs)
     require("tampering_shows", not report.sound, f"record {at + 1} was {how}, and the log verifies")
 
 
