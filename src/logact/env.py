@@ -24,6 +24,8 @@ from typing import ParamSpec, TypeVar
 
 import msgspec
 
+from logact.env_guest import contained
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -107,9 +109,13 @@ class Env:
         return "".join(_ALPHABET[(number >> (5 * place)) & 31] for place in range(16))
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking function in a worker thread. A cancelled call goes on in its thread (see ``watching``)."""
+        """Run a blocking function in a worker thread. A cancelled call goes on in its thread (see ``watching``).
+
+        What would end the process or break the loop (an exit, StopIteration) comes out as ``env_guest.Contained``.
+        """
         watch = current_watch()
-        return await asyncio.to_thread(function if watch is None else watch.around(function), *args, **kwargs)
+        work = contained(function)
+        return await asyncio.to_thread(work if watch is None else watch.around(work), *args, **kwargs)
 
     def start_thread(self, function: Callable[[], None], name: str) -> threading.Thread:
         """Start a thread of its own for a client that only knows how to block. It ends when ``function`` returns.

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from logact.entry import Effect, Policy
+from logact.env_guest import guest, said
 from logact.errors import LogActError, SpecError
 from logact.runtime.entering import expanded, policy_for
 from logact.spec import SpecFile
@@ -328,13 +329,14 @@ def load_object(target: str, spec: SpecFile) -> Any:
     """What ``package.module:object`` or ``file.py:object`` names; modules beside the file are found too."""
     place, _, name = target.partition(":")
     try:
-        module = _file_module(spec.at(place)) if place.endswith(".py") else _module(place, spec.directory)
+        with guest():
+            module = _file_module(spec.at(place)) if place.endswith(".py") else _module(place, spec.directory)
     except LogActError:
         raise
     except Exception as error:
         raise SpecError(
             f"{_file(spec)}: {place} cannot be imported",
-            received=f"{type(error).__name__}: {error}",
+            received=said(error),
             todo="a module is looked for beside the specification and where Python looks; a file is named FILE.py",
         ) from error
     found: Any = module
@@ -378,7 +380,8 @@ def _file_module(path: Path) -> Any:
 
 def _called(kind: Any, options: dict[str, Any], use: str, spec: SpecFile) -> Any:
     try:
-        return kind(**options)
+        with guest():
+            return kind(**options)
     except TypeError as error:
         raise SpecError(
             f"{_file(spec)}: use = {use!r} does not take these options",

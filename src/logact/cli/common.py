@@ -18,6 +18,7 @@ import msgspec
 from click.core import ParameterSource
 
 from logact import env as environment
+from logact.env_guest import from_outside
 from logact.errors import LogActError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog
 from logact.logs.network_url import redacted
@@ -188,7 +189,7 @@ def go(work: Coroutine[Any, Any, T]) -> T:
     runner = asyncio.Runner()
     runner.get_loop().set_default_executor(pool)
     try:
-        return runner.run(work)
+        return _to_its_end(runner, work)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         clock = environment.current()
@@ -198,6 +199,33 @@ def go(work: Coroutine[Any, Any, T]) -> T:
             thread.join(max(0.0, end - clock.monotonic()))
         if not any(thread.is_alive() for thread in threads):
             runner.close()
+
+
+def _to_its_end(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T:
+    """Run on although a task that a tool began for itself exits: the loop lets that through, past everybody.
+
+    Whoever awaits that task, the tool that is, gets the exit as well, and fails of it.
+    """
+    task: asyncio.Task[T] | None = None
+
+    async def first() -> T:
+        nonlocal task
+        task = asyncio.current_task()
+        return await work
+
+    async def further(begun: asyncio.Task[T]) -> T:
+        return await begun
+
+    try:
+        return runner.run(first())
+    except SystemExit as error:
+        problem = error
+    while task is not None and not task.done() and not from_outside(problem):
+        try:
+            return runner.run(further(task))
+        except SystemExit as error:
+            problem = error
+    raise problem
 
 
 def with_log(text: str, work: Callable[[SharedLog], Coroutine[Any, Any, T]]) -> T:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from logact import __version__
+from logact.cli.own_output import own_output
 from logact.errors import LogActError, UsageError
 
 COMMANDS = {
@@ -136,7 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _check_text(given)
         # not standalone, click gives the code of its own Exit back
-        found = root.main(given, prog_name="logact", standalone_mode=False, obj={"debug": debug})
+        with own_output():
+            found = root.main(given, prog_name="logact", standalone_mode=False, obj={"debug": debug})
         code = found if isinstance(found, int) else 0
     except click.ClickException as error:
         _say(misused(error))

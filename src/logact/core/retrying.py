@@ -20,8 +20,8 @@ RETRIED_KINDS: tuple[str, ...] = ("transient", "environment", "timeout", "ambigu
 DELAY_S_MAX = 86_400.0
 """The longest delay that a service may ask for and get; longer ones are cut to a day."""
 
-NEVER_KINDS: frozenset[str] = frozenset({"permanent", "cancelled", "not_happened", "unstorable"})
-"""Classes that are never tried again by schedule: refused, taken back, settled otherwise, or done."""
+NEVER_KINDS: frozenset[str] = frozenset({"permanent", "cancelled", "not_happened"})
+"""Classes that are never tried again by schedule: refused, taken back, or settled otherwise."""
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):

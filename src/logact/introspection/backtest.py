@@ -22,6 +22,7 @@ from logact.core.settling import ANSWER
 from logact.core.state import Action, State
 from logact.core.views import LogEntry, log_entry
 from logact.entry import Abort, Cancel, Commit, Entry, Expiry, Finding, Intent, Policy, Vote
+from logact.env_guest import guest, said
 from logact.introspection.history import History, history
 from logact.logs.base import SharedLog
 from logact.voters.base import Voter, read_vote
@@ -187,14 +188,15 @@ class _Replay:
         entry = msgspec.structs.replace(shown, votes=dict(votes), memory=memories.get(voter.name))
         token = environment.use(_Past(shown.timestamp)) if voter.kind != "semantic" else None
         try:
-            answer = voter.check(entry)
-            if inspect.isawaitable(answer):
-                async with asyncio.timeout(voter.timeout_s):
-                    answer = await answer
+            with guest():
+                answer = voter.check(entry)
+                if inspect.isawaitable(answer):
+                    async with asyncio.timeout(voter.timeout_s):
+                        answer = await answer
             return read_vote(answer, voter.name)
         except Exception as error:
             approved = {"reject": False, "abstain": None, "approve": True}[voter.on_failure]
-            return Vote(approved=approved, reason=f"the voter failed: {type(error).__name__}: {error}")
+            return Vote(approved=approved, reason=f"the voter failed: {said(error)}")
         finally:
             if token is not None:
                 token.var.reset(token)

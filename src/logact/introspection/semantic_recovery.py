@@ -19,6 +19,7 @@ from logact.core.settling import ANSWER
 from logact.core.state import RunState
 from logact.core.views import Action, LogEntry
 from logact.entry import Cancel, Finding, Input, Limits, Output, Run, own
+from logact.env_guest import guest
 from logact.errors import LogActError, LogError, UsageError
 from logact.introspection.asking import there
 from logact.introspection.history import History, history
@@ -145,8 +146,9 @@ class SemanticRecovery:
                 await parts.host.append([parts.host.entry(finding, "recoverer", agent.agent_id, run=run)])
                 why = await self._carry_out(agent, run, analysis, failed, done)
             if not why and self.check is not None:
-                answer = self.check()
-                wrong = await answer if inspect.isawaitable(answer) else answer
+                with guest():
+                    answer = self.check()
+                    wrong = await answer if inspect.isawaitable(answer) else answer
                 why = f"the check says: {wrong}" if wrong else ""
             if why:
                 note = Finding(code="semantic_fallback", message=why[:4000], agent=agent.agent_id, run=run)

@@ -19,12 +19,14 @@ import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias, cast
 
 import msgspec
 
 from logact import env
 from logact.entry import Call, Usage
+from logact.env_guest import guest, said
 from logact.errors import ModelError, ModelRefused, SpecError, all_errors
 from logact.models.base import Message, Model, ModelAnswer, ModelRequest
 
@@ -228,22 +230,29 @@ def scripted_from(target: str) -> Model:
 
 def _attribute(place: str, attribute: str) -> object:
     try:
-        if place.endswith(".py"):
-            spec = importlib.util.spec_from_file_location(f"logact_script_{Path(place).stem}", place)
-            if spec is None or spec.loader is None:
-                raise SpecError(f"{place} cannot be loaded as a Python file")
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(place)
-    except (ImportError, OSError, SyntaxError) as error:
-        raise SpecError(f"The script {place} cannot be loaded: {error}") from error
+        with guest():
+            module = _module(place)
+    except SpecError:
+        raise
+    except Exception as error:
+        raise SpecError(f"The script {place} cannot be loaded: {said(error)}") from error
     found: object = module
     for name in attribute.split("."):
         found = getattr(found, name, None)
     if found is None:
         raise SpecError(f"{place} has no {attribute}", todo="name the attribute after a colon")
     return found
+
+
+def _module(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    spec = importlib.util.spec_from_file_location(f"logact_script_{Path(place).stem}", place)
+    if spec is None or spec.loader is None:
+        raise SpecError(f"{place} cannot be loaded as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _items_of(path: Path) -> list[ScriptItem]:

@@ -18,6 +18,7 @@ from logact.core import driving
 from logact.core.settling import ANSWER
 from logact.core.state import RunState
 from logact.entry import BlobRef, Call, Compaction, Inference, Notice, ToolSpec
+from logact.env_guest import guest, said
 from logact.errors import ConditionFailed, ModelError, ModelNonsense, ModelUnavailable, UsageError
 from logact.logs.base import Clause, Filter
 from logact.models.base import Message, Model, ModelAnswer, ModelRequest
@@ -156,8 +157,10 @@ class Asker:
         for attempt in range(1, NONSENSE_MAX + 1):
             left_s = driving.seconds_left(run, self.host.env.wall_ms())
             try:
-                async with asyncio.timeout(min(self.model_timeout_s, math.inf if left_s is None else left_s + 0.01)):
-                    answer = await self.model.answer(request)
+                wait_s = min(self.model_timeout_s, math.inf if left_s is None else left_s + 0.01)
+                async with asyncio.timeout(wait_s):
+                    with guest():
+                        answer = await self.model.answer(request)
                 if not isinstance(answer, ModelAnswer):
                     raise ModelNonsense(
                         "The model returned something else than an answer", received=type(answer).__name__
@@ -180,7 +183,7 @@ class Asker:
             except UsageError:
                 raise  # the set-up is wrong (an extra is missing, a script is none): asking again is no use
             except Exception as error:
-                problem = ModelNonsense("The model's client failed", received=f"{type(error).__name__}: {error}")
+                problem = ModelNonsense("The model's client failed", received=said(error))
                 problem.__cause__ = error
             notice = Notice(code=problem.code, message=str(problem), agent=run.agent, run=run.id)
             await self.host.append([self.host.entry(notice, "driver", self.name, run=run.id)])
@@ -205,7 +208,8 @@ class Asker:
             return msgspec.structs.replace(call, broken="The answer needs an argument 'value' in the form asked for.")
         if self.check_answer is not None:
             try:
-                self.check_answer(call.arguments["value"])
+                with guest():
+                    self.check_answer(call.arguments["value"])
             except Exception as error:
                 return msgspec.structs.replace(call, broken=f"The answer does not have the form asked for: {error}")
         return call

@@ -18,6 +18,7 @@ from logact.core import driving, executing
 from logact.core.state import Action, State
 from logact.entry import BlobRef, Cancel, Entry, Failure, Intent, Part, Result, stricter
 from logact.env import ThreadWatch, watching
+from logact.env_guest import guest, is_cancelled, said
 from logact.errors import LogError, UsageError
 from logact.logs.base import where
 from logact.runtime import values
@@ -25,6 +26,7 @@ from logact.runtime.host import Host
 from logact.runtime.secrets import Secrets
 from logact.runtime.tail import alone
 from logact.tools import ImageResult, Tool, ToolContext, failure_of
+from logact.tools.returned import returned
 
 TOOL_TIMEOUT_S = 300.0
 """How long a tool may take, unless it says otherwise."""
@@ -117,13 +119,8 @@ class Calling:
             parts, value = (Part(blob=ref),), value.text
         try:
             stored = values.pack(self.secrets.redact(value), bytes_max=self.output_bytes_max)
-        except (TypeError, ValueError, RecursionError) as problem:
-            failure = Failure(
-                kind="unstorable",
-                message=f"the tool ran and returned something that cannot be stored: {problem}; "
-                "expected text, numbers, lists or objects",
-            )
-            return Result(intent=action.id, attempt=attempt, error=failure, duration_ms=duration_ms), blobs
+        except (TypeError, ValueError, OverflowError, RecursionError):  # a tool of another make than ours
+            stored = values.pack(self.secrets.redact(returned(value)), bytes_max=self.output_bytes_max)
         if stored.blob is not None:
             blobs.append((stored.blob.digest, stored.data))
         result = Result(
@@ -173,7 +170,7 @@ class Calling:
             try:
                 now = {pin.path: pin.digest for pin in tool.pins(intent.arguments)}
             except Exception as error:
-                message = f"what the approval depends on cannot be checked: {type(error).__name__}: {error}"
+                message = f"what the approval depends on cannot be checked: {said(error)}"
                 return Failure(kind="permanent", message=values.printable(message), definite=True)
             for pin in intent.pins:
                 if now.get(pin.path) != pin.digest:
@@ -208,9 +205,10 @@ class Calling:
             try:
                 async with asyncio.timeout(min(timeout_s, ends_s + 0.01)) as deadline:
                     self.running[context.action] = deadline
-                    if undoes is not None:
-                        return await tool.undo(arguments, undoes.value, context), None
-                    return await tool.call(arguments, context), None
+                    with guest():
+                        if undoes is not None:
+                            return await tool.undo(arguments, undoes.value, context), None
+                        return await tool.call(arguments, context), None
             except TimeoutError:
                 if context.action in self._cancelled:
                     self._cancelled.discard(context.action)
@@ -218,15 +216,8 @@ class Calling:
                 if ends_s < timeout_s:
                     return None, Failure(kind="cancelled", message="its run's time was over while it ran")
                 return None, Failure(kind="timeout", message=f"it did not end within {timeout_s:g} s")
-            except asyncio.CancelledError as error:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                return None, failure_of(
-                    error
-                )  # nobody cancelled us: the tool itself gave up something that it awaited
-            except BaseException as error:
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            except (Exception, asyncio.CancelledError) as error:
+                if is_cancelled(error):
                     raise
                 return None, failure_of(error)
             finally:

@@ -19,6 +19,7 @@ from logact.core import deciding, voting
 from logact.core.state import Action, State
 from logact.core.views import LogEntry, log_entry, view
 from logact.entry import BlobRef, Checkpoint, Entry, Intent, NewEntry, Notice, Policy, Vote
+from logact.env_guest import guest, is_cancelled, said
 from logact.errors import AccessRefused, ConditionFailed, LogActError
 from logact.logs.base import where
 from logact.runtime import values
@@ -95,10 +96,10 @@ class VoterHost:
             if voter.name in self._confused:
                 continue
             try:
-                self.memories[voter.name] = voter.observe(self.memories[voter.name], entry)
+                with guest():
+                    self.memories[voter.name] = voter.observe(self.memories[voter.name], entry)
             except Exception as error:  # a voter's own code; the log goes on, its votes count as failed
-                what = f"{type(error).__name__}: {error}"
-                self._confused[voter.name] = f"it could not take in the entry at {entry.position}: {what}"
+                self._confused[voter.name] = f"it could not take in the entry at {entry.position}: {said(error)}"
 
     def serialised(self) -> dict[str, tuple[BlobRef, bytes]]:
         """Every voter's memory, as a checkpoint carries it."""
@@ -169,20 +170,22 @@ class VoterHost:
         try:
             if voter.name in self._confused:
                 raise RuntimeError(self._confused[voter.name])
-            answer: object
-            if voter.quick or is_async(voter):
-                answer = voter.check(entry)
-            else:
-                async with asyncio.timeout(voter.timeout_s):
-                    answer = await env.in_thread(voter.check, entry)
-            if inspect.isawaitable(answer):
-                async with asyncio.timeout(voter.timeout_s):
-                    answer = await answer
+            with guest():
+                if voter.quick or is_async(voter):
+                    answer: object = voter.check(entry)
+                else:
+                    async with asyncio.timeout(voter.timeout_s):
+                        answer = await env.in_thread(voter.check, entry)
+                if inspect.isawaitable(answer):
+                    async with asyncio.timeout(voter.timeout_s):
+                        answer = await answer
             vote = read_vote(answer, voter.name)
         except TimeoutError:
             vote = self._failed(voter, f"it did not answer within {voter.timeout_s:g} s")
-        except Exception as error:
-            vote = self._failed(voter, f"it failed: {type(error).__name__}: {error}")
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                raise
+            vote = self._failed(voter, f"it failed: {said(error)}")
         finally:
             self.host.working -= 1
         return msgspec.structs.replace(
@@ -204,9 +207,8 @@ class VoterHost:
 
     def _failed(self, voter: Voter, why: str) -> Vote:
         approved = {"reject": False, "abstain": None, "approve": True}[voter.on_failure]
-        return Vote(
-            approved=approved, reason=f"the voter {voter.name!r} failed ({why}), which counts as {voter.on_failure}"
-        )
+        reason = f"the voter {voter.name!r} failed ({why}), which counts as {voter.on_failure}"
+        return Vote(approved=approved, reason=reason)
 
     # --- decoupled: vote on what the log proposes ---------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from logact.agent_results import Answer
 from logact.core.state import RunState, State
 from logact.core.views import Action
 from logact.entry import Output, Run, own
+from logact.env_guest import guest
 from logact.errors import AgentBusy, KeyConflict, LimitReached, RunStopped, SpecError, UsageError
 from logact.introspection.tuning import WHOLE
 from logact.logs.base import SharedLog
@@ -247,8 +248,9 @@ class Swarm:
         if self.planner is None:
             raise UsageError("Nobody splits the task", todo="pass plan=[...], or give the swarm a planner")
         if not isinstance(self.planner, str | Model):
-            found = self.planner(task)
-            return await found if inspect.isawaitable(found) else found
+            with guest():
+                found = self.planner(task)
+                return await found if inspect.isawaitable(found) else found
         roles = {role for played in self.roles.values() for role in played}
         async with running(host.tail.follow()):
             while key not in host.state.keys:
@@ -284,8 +286,9 @@ class Swarm:
         answers = await self._answers(plan, board)
         if self.join_with is None:
             return "\n\n".join(f"{name}: {one.text}" for name, one in answers.items())
-        text = self.join_with(plan.title, answers)
-        return str(await text if inspect.isawaitable(text) else text)
+        with guest():
+            text = self.join_with(plan.title, answers)
+            return str(await text if inspect.isawaitable(text) else text)
 
     async def _answers(self, plan: RunState, board: Board) -> dict[str, Answer]:
         found = {}

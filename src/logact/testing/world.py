@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from logact import env as environment
 from logact.env import Env, ProcessIdentity
+from logact.env_guest import contained
 from logact.testing.loop import PROCESS, Choices, ProcessDied, SimLoop, SimTask
 
 P = ParamSpec("P")
@@ -56,7 +57,8 @@ class SimEnv(Env):
         watch = environment.current_watch()
         if watch is not None:
             watch.begun = True  # a thread that has not begun can be withdrawn; this one cannot
-        work = function if watch is None else watch.around(function)
+        work = contained(function)
+        work = work if watch is None else watch.around(work)
         found: T = await self.owner.world.loop.run_in_executor(None, lambda: work(*args, **kwargs))
         return found
 

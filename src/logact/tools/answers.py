@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from logact.entry import Failure
+from logact.env_guest import said
 from logact.errors import ArgumentError, LogActError, ToolDefinitionError, UsageError
 
 FailureKind = Literal["transient", "permanent", "ambiguous", "environment", "timeout", "cancelled", "failed"]
@@ -87,7 +88,7 @@ def failure_of(error: BaseException) -> Failure:
     """
     if isinstance(error, ToolError):
         return error.failure
-    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    message = said(error)
     if isinstance(error, ArgumentError | ToolDefinitionError):
         return Failure(kind="permanent", message=str(error), definite=True)
     if isinstance(error, UsageError):

@@ -19,10 +19,12 @@ import msgspec
 from logact import env as environment
 from logact.codec import digest_of
 from logact.entry import EFFECTS, Effect, Pin, ToolSpec
+from logact.env_guest import guest, said
 from logact.errors import ToolDefinitionError
 from logact.tools import schema
 from logact.tools.answers import FailureKind, ImageResult, ProbeAnswer, ToolContext, ToolError, failure_of
 from logact.tools.docstring import read_docstring
+from logact.tools.returned import returned
 
 __all__ = [
     "FailureKind",
@@ -38,7 +40,6 @@ __all__ = [
 ]
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # what all providers accept
-_UNSEEN_CHARACTERS_MAX = 10_000
 
 
 class Tool:
@@ -149,10 +150,11 @@ class Tool:
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
         """Run it. Returns plain JSON data, or an :class:`ImageResult` (also inside of a list).
 
-        Plain functions run in a thread. What the function raises comes through as it is. A value that JSON
-        cannot hold becomes its ``repr``: the effect has happened, so a strange result must not look like a failure.
+        Plain functions run in a thread. What the function raises comes through, but for what would end the process
+        or the loop (``env_guest``). A value that JSON cannot hold becomes text (``returned``): the effect has
+        happened, so a strange result must not look like a failure.
         """
-        return _result(await self._run(self._typed(arguments), context))
+        return returned(await self._run(self._typed(arguments), context))
 
     async def probe(self, arguments: dict[str, Any], context: ToolContext) -> ProbeAnswer:
         """Ask whether the effect happened. Never raises: a probe that fails has answered "cannot tell"."""
@@ -161,9 +163,9 @@ class Tool:
         try:
             answer = await self._probe(self._typed(arguments), context)
         except Exception as error:
-            return ProbeAnswer(None, detail=f"the probe failed: {type(error).__name__}: {error}")
+            return ProbeAnswer(None, detail=f"the probe failed: {said(error)}")
         if isinstance(answer, ProbeAnswer):
-            return ProbeAnswer(answer.happened, _result(answer.value), answer.detail)
+            return ProbeAnswer(answer.happened, returned(answer.value), answer.detail)
         if answer is None or isinstance(answer, bool):
             return ProbeAnswer(answer)
         return ProbeAnswer(None, detail=f"the probe answered {schema.short(answer)} instead of True, False or None")
@@ -263,17 +265,19 @@ class _Callback:
         return bound
 
     async def __call__(self, values: dict[str, Any], context: ToolContext, extra: Any = None) -> Any:
-        if self.whole:
-            return await self.function(values, context)
-        bound = self._bind(values, context, extra)
-        if self.is_async:
-            return await self.function(**bound)
-        answer = await environment.current().in_thread(self.function, **bound)
-        return await answer if inspect.isawaitable(answer) else answer
+        bound = {} if self.whole else self._bind(values, context, extra)
+        with guest():
+            if self.whole:
+                return await self.function(values, context)
+            if self.is_async:
+                return await self.function(**bound)
+            answer = await environment.current().in_thread(self.function, **bound)
+            return await answer if inspect.isawaitable(answer) else answer
 
     def now(self, values: dict[str, Any], context: ToolContext) -> Any:
         """Call it here and now, blocking."""
-        return self.function(**self._bind(values, context, None))
+        with guest():
+            return self.function(**self._bind(values, context, None))
 
 
 def _loggable(value: Any) -> bool:
@@ -283,33 +287,6 @@ def _loggable(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _result(value: Any) -> Any:
-    """A tool's value as plain data; images stay as they are."""
-    if value is None or isinstance(value, ImageResult | bool | int | float):
-        return value
-    if isinstance(value, list | tuple) and any(isinstance(item, ImageResult) for item in value):
-        return [_result(item) for item in value]
-    try:
-        plain = schema.plain(value)
-        msgspec.json.encode(plain)
-    except UnicodeEncodeError:
-        return _replaced(plain)
-    except Exception:  # a value may fail in any way of its own; what happened, happened
-        return repr(value)[:_UNSEEN_CHARACTERS_MAX].encode("utf-8", "replace").decode()
-    return plain
-
-
-def _replaced(value: Any) -> Any:
-    """Text with lone surrogates (file names can hold them) made printable."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [_replaced(item) for item in value]
-    if isinstance(value, dict):
-        return {_replaced(key): _replaced(item) for key, item in value.items()}
-    return value
 
 
 @overload

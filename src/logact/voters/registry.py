@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from logact.env_guest import guest
 from logact.errors import SpecError
 
 GROUP = "logact.voters"
@@ -54,7 +55,8 @@ def voter_class(name: str) -> Any:
             expected=", ".join(known()) + ", package.module:object or file.py:object",
         )
     try:
-        return found.load()
+        with guest():
+            return found.load()
     except Exception as error:
         package = found.dist.name if found.dist is not None else "an unknown package"
         raise SpecError(
