@@ -446,12 +446,13 @@ class LogActAgent:
             chosen = position or max(failed, default=0)
             if chosen not in failed:
                 action = state.actions.get(chosen)
+                told: str = action.status if action else "unknown"
+                if action is not None and action.retried_by:
+                    told += f", and tried again by {action.retried_by}"
                 raise UsageError(
                     "There is no failed action to give up",
-                    received=f"action {chosen} ({action.status if action else 'unknown'})"
-                    if chosen
-                    else "none failed",
-                    expected=", ".join(map(str, failed)) or "a failed action",
+                    received=f"action {chosen} ({told})" if chosen else "none failed",
+                    expected=", ".join(map(str, failed)) or "a failed action that was not tried again",
                 )
             intent = state.actions[chosen].intent
             closed = Recovery(intent=chosen, attempt=0, settlement=settlement, evidence=self.agent_id, reason=reason)

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 class UndoReport(msgspec.Struct, frozen=True, kw_only=True):
     """What an undo came to. Numbers are actions' positions.
 
-    ``undone`` in the order in which it was done; ``left`` was executed and has no undo (reads need none); ``open``
-    is not settled yet; ``stopped_at`` is the action whose undo did not succeed, and ``why``.
+    ``undone`` in the order in which it was done; ``before`` was undone already; ``left`` was executed and has no undo
+    (reads need none); ``open`` is not settled yet; ``stopped_at`` is the action whose undo did not succeed, and
+    ``why``.
     """
 
     of: int
     run: int = 0
     undone: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()
     left: tuple[int, ...] = ()
     open: tuple[int, ...] = ()
     stopped_at: int = 0
@@ -43,7 +45,13 @@ class UndoReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def in_words(self) -> str:
         """The report in a few lines."""
-        lines = [f"Undone: {', '.join(map(str, self.undone)) or 'nothing'}."]
+        lines = [f"Undone: {', '.join(map(str, self.undone))}."] if self.undone else []
+        if self.before:
+            lines.append(f"Undone before: {', '.join(map(str, self.before))}.")
+        if not lines:
+            lines.append(
+                "Undone: nothing." if not self.complete else "Nothing was done that would have to be undone."
+            )
         if self.left:
             lines.append(f"No undo is declared for: {', '.join(map(str, self.left))}.")
         if self.open:
@@ -54,9 +62,10 @@ class UndoReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UndoPlan(msgspec.Struct, frozen=True):
-    """What is to be undone, newest first, what cannot be, and what is not settled."""
+    """What is to be undone, newest first, what is undone already, what cannot be, and what is not settled."""
 
     undo: tuple[int, ...]
+    before: tuple[int, ...]
     left: tuple[int, ...]
     open: tuple[int, ...]
 
@@ -80,9 +89,22 @@ def plan(state: State, position: int, agent: str) -> UndoPlan:
     done.sort(key=lambda one: one.settled_at, reverse=True)
     return UndoPlan(
         undo=tuple(one.id for one in done if one.intent.undo),
+        before=tuple(one.id for one in chosen if one.status == "undone" and _changes(one)),
         left=tuple(one.id for one in done if not one.intent.undo),
         open=tuple(one.id for one in chosen if one.is_open and _changes(one)),
     )
+
+
+def refusal(agent: LogActAgent, action: Action) -> str:
+    """Why an action could not be taken back once it is settled as having happened ("" if it could)."""
+    if action.intent.agent != agent.agent_id:
+        return f"it belongs to the agent {action.intent.agent}"
+    if action.intent.undoes:
+        return f"it is itself the undo of action {action.intent.undoes}"
+    tool = agent.tools.get(action.intent.tool)
+    if not action.intent.undo or tool is None or not tool.has_undo:
+        return f"the tool {action.intent.tool!r} has no undo"
+    return ""
 
 
 def _changes(action: Action) -> bool:
@@ -117,13 +139,16 @@ async def undo(agent: LogActAgent, position: int) -> UndoReport:
                     of=position,
                     run=run,
                     undone=tuple(undone),
+                    before=todo.before,
                     left=todo.left,
                     open=todo.open,
                     stopped_at=target,
                     why=why,
                 )
             undone.append(target)
-        return UndoReport(of=position, run=run, undone=tuple(undone), left=todo.left, open=todo.open)
+        return UndoReport(
+            of=position, run=run, undone=tuple(undone), before=todo.before, left=todo.left, open=todo.open
+        )
 
 
 def _run_of(state: State, position: int) -> int:
@@ -158,5 +183,7 @@ async def _carry_out(agent: LogActAgent, key: int) -> str:
         last = await agent.recovery.recover(last, agent)
     if last.status == "executed":
         return ""
-    how = {"failed": "failed", "failed_final": "failed for good"}.get(last.status, f"is {last.status}")
+    how = {"failed": "failed", "failed_final": "failed for good"}.get(
+        last.status, f"is {last.status.replace('_', ' ')}"
+    )
     return f"its undo {how}: {last.error.message if last.error is not None else last.reason}"

@@ -11,6 +11,7 @@ from logact.cli import describe, look
 from logact.cli.common import json_option, put, put_json, with_log
 from logact.core.settling import ANSWER
 from logact.core.state import Action, Status
+from logact.core.views import named
 from logact.entry import (
     Abort,
     BlobRef,
@@ -178,7 +179,7 @@ async def story(log: SharedLog, told: History, action: Action) -> list[str]:
     entries = told.stories.get(action.id, [])
     status = look.paint(action.status, look.STATUS_COLOURS.get(action.status), bold=True)
     life = describe.strip(told.effective(action.id), action.status)
-    lines = [f"{look.paint(f'Action {action.id}', None, bold=True)}  {proposed.tool}  {status}  {life}"]
+    lines = [f"{look.paint(f'Action {action.id}', None, bold=True)}  {named(proposed)}  {status}  {life}"]
     run = told.state.runs.get(proposed.run)
     lines += look.wrapped("run", f"{proposed.run}: {run.title if run else '?'} (agent {proposed.agent})", indent=2)
     lines += look.wrapped("effect", proposed.effect + _settles(proposed), indent=2)
@@ -187,7 +188,12 @@ async def story(log: SharedLog, told: History, action: Action) -> list[str]:
     lines += await _arguments(log, proposed)
     for pin in proposed.pins:
         lines += look.wrapped("pinned", f"{pin.path} {pin.digest}", indent=2)
-    for label, other in (("again after", proposed.retry_of), ("tried again", action.retried_by)):
+    for label, other in (
+        ("undo of", proposed.undoes),
+        ("again after", proposed.retry_of),
+        ("tried again", action.retried_by),
+        ("undone by", _undo_of(told, action)),
+    ):
         if other:
             lines += look.wrapped(label, f"action {other}", indent=2, label_width=13)
     lines.append("")
@@ -204,6 +210,11 @@ async def story(log: SharedLog, told: History, action: Action) -> list[str]:
         lines += ["", *look.wrapped("now", describe.waits_for(told.state, action), indent=2)]
         lines += _ways_out(action)
     return lines
+
+
+def _undo_of(told: History, action: Action) -> int:
+    """The last action that takes this one back, whatever became of it."""
+    return max((one.id for one in told.state.actions.values() if one.intent.undoes == action.id), default=0)
 
 
 def _settles(proposed: Intent) -> str:

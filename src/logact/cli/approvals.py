@@ -200,6 +200,8 @@ def _show(found: Approval | list[Pending], log: str, as_json: bool) -> None:
 def _waiting(one: Pending, log: str) -> list[str]:
     """What a person has to see before saying yes: everything that would run."""
     lines = [look.paint(f"action {one.action}", None, bold=True) + f"  {one.tool}, {one.effect}, agent {one.agent}"]
+    if one.undoes:
+        lines += look.wrapped("UNDO", f"it takes action {one.undoes} back, which has these arguments", indent=2)
     shown: list[tuple[str, Any]] = [("task", one.task), ("because", one.reasoning)]
     for label, text in shown:
         if text:

@@ -200,7 +200,12 @@ def _lines(told: dict[str, Any], log: str) -> list[str]:
             lines += look.wrapped(
                 "", f"{look.count(len(told[key]), noun)} {text}: " + ", ".join(map(str, told[key])), label_width=2
             )
+    kind = told["scope"].partition(":")[0]
+    if told["verb"] == "stop" and kind in ("run", "action"):
+        again = ": logact run SPEC --new TASK starts another" if kind == "run" else ""
+        return [*lines, f"  It stays ended{again}"]
     if told["verb"] in ("pause", "stop"):
-        option = "" if told["scope"] == "log" else " --" + told["scope"].replace(":", " ")
-        lines.append(f"  logact resume {redacted(log)}{option}   lets it go on")
+        option = "" if kind == "log" else " --" + told["scope"].replace(":", " ")
+        what = "lets it go on" if told["verb"] == "pause" else "lets new runs begin"
+        lines += [f"  logact resume {redacted(log)}{option}   {what}"]
     return lines

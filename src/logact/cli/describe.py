@@ -76,7 +76,12 @@ def _inference(said: Inference) -> str:
 
 
 def intent(proposed: Intent, room: int = 200) -> str:
-    """A proposed action in one line."""
+    """A proposed action in one line; an undo says what it takes back, since its tool and arguments are the same."""
+    before = f"undo of {proposed.undoes}: " if proposed.undoes else ""
+    return before + _call(proposed, room - len(before))
+
+
+def _call(proposed: Intent, room: int) -> str:
     if proposed.tool == ANSWER:
         return f"answer: {look.value(proposed.arguments.get('text') or proposed.arguments.get('value', ''), room)}"
     given = proposed.arguments
@@ -267,9 +272,11 @@ def waits_for(state: State, action: Action) -> str:
 
 def outcome(state: State, action: Action, entries: list[Entry], room: int = 200) -> str:
     """The last column of an action's line: what it wanted, and what matters about how it went."""
-    wanted = intent(action.intent, room)
+    before = f"undo of {action.intent.undoes}: " if action.intent.undoes else ""
+    wanted = _call(action.intent, room - len(before))
     tool = action.intent.tool
     wanted = wanted.removeprefix(tool).removeprefix(":").strip() if wanted.startswith(tool) else wanted
+    wanted = before + wanted
     if action.is_open:
         after = waits_for(state, action)
     elif action.status == "executed":
@@ -318,6 +325,7 @@ def action_json(state: State, action: Action) -> dict[str, Any]:
         "error": look.plain(action.error) if action.error is not None else None,
         "retry_of": proposed.retry_of,
         "retried_by": action.retried_by,
+        "undoes": proposed.undoes,
         "conflict": action.conflict,
         "proposed_ms": action.proposed_ms,
         "waits_for": waits_for(state, action) if action.is_open else "",

@@ -14,7 +14,7 @@ from logact.cli.actions import story
 from logact.cli.common import go, json_option, put, put_json, who, with_log
 from logact.core.state import Action, State
 from logact.entry import Finding, NewEntry, Payload, Recovery, Settlement
-from logact.errors import UsageError
+from logact.errors import AgentBusy, UsageError
 from logact.introspection.history import History, history
 from logact.logs.base import SharedLog, where
 from logact.logs.network_url import redacted
@@ -82,7 +82,7 @@ def doubt_command(
             todo="name logact.toml as LOG",
         )
     if undo:
-        settlement, more["reason"] = "happened", more["reason"] or "it is taken back"
+        settlement, more["reason"] = "happened", more["reason"] or "it did, and is to be taken back"
     if (settlement is not None or undo or probe) and action is None:
         raise UsageError(
             "Which action?", received="no ACTION", todo=f"`logact doubt {redacted(log)}` lists what is in doubt"
@@ -90,8 +90,16 @@ def doubt_command(
     if settlement is not None and settlement != "happened" and more["value"] is not None:
         raise UsageError("--value is what the action returned", received=FLAGS[settlement], expected="--happened")
 
+    if undo and action is not None:
+        from logact.cli.doubt_tools import refuse_undo
+
+        refuse_undo(log, action)  # before anything is settled
+
+    about: list[Action] = []
+
     async def work(opened: SharedLog) -> int:
         told = await history(opened)
+        about[:] = [told.state.actions[one] for one in (action,) if one in told.state.actions]
         if action is None:
             return _list(told, log, as_json)
         if settlement is None:
@@ -106,7 +114,7 @@ def doubt_command(
     code = with_log(log, work)
     on_terminal = not as_json and sys.stdin.isatty() and sys.stdout.isatty()
     if action is not None and settlement is None and code == 4 and on_terminal:
-        settlement, undo, more["reason"] = _asked_for(log.endswith(".toml"))
+        settlement, undo, more["reason"] = _asked_for(log, about[0])
         code = with_log(log, work) if settlement is not None else code
     if undo and not code and action is not None:
         from logact.cli.doubt_tools import take_back
@@ -124,10 +132,14 @@ def _one_answer(**given: bool) -> Settlement | None:
     return next((settlement for settlement, flag in FLAGS.items() if flag in said), None)
 
 
-def _asked_for(with_tools: bool) -> tuple[Settlement | None, bool, str]:
+def _asked_for(log: str, action: Action) -> tuple[Settlement | None, bool, str]:
     """Ask the person at the terminal what is true: (the settlement, whether to undo it, how they know)."""
     choices = {"h": "it happened", "n": "it did not happen", "x": "nobody can tell", "l": "later"}
-    if with_tools:
+    of = action.intent.undoes
+    if of:
+        choices["h"] = f"the undo happened: {of} is taken back"
+        choices["n"] = f"the undo did not happen: {of} still stands"
+    if log.endswith(".toml") and _can_undo(log, action.id):
         choices["u"] = "it happened, undo it"
     put(["", *(f"  {key}  {text}" for key, text in choices.items())])
     chosen = click.prompt("Which is true?", type=click.Choice(list(choices)), default="l")
@@ -135,7 +147,21 @@ def _asked_for(with_tools: bool) -> tuple[Settlement | None, bool, str]:
     settlement = meanings.get(chosen)
     if settlement is None:
         return None, False, ""
+    if chosen == "u":
+        from logact.cli.doubt_tools import refuse_undo
+
+        refuse_undo(log, action.id)
     return settlement, chosen == "u", click.prompt("How do you know?", default="", show_default=False)
+
+
+def _can_undo(log: str, position: int) -> bool:
+    """Whether the action's tool has an undo; who plays the agent is asked when the undo is chosen."""
+    from logact.cli.doubt_tools import why_no_undo
+
+    try:
+        return not why_no_undo(log, position)
+    except AgentBusy:
+        return True
 
 
 def holder_gone(state: State, action: Action) -> bool | None:
@@ -193,6 +219,19 @@ def _short(state: State, action: Action) -> list[str]:
 def _known(state: State, action: Action) -> str:
     if action.conflict:
         return f"CONFLICT: {describe.conflict(action)}; started by {_holder(state, action)}"
+    undo = undo_means(action)
+    if undo and not action.conflict:
+        return f"{undo}\n{_holds(state, action)}"
+    return _holds(state, action)
+
+
+def undo_means(action: Action) -> str:
+    """What the answers mean where the action is an undo ("" where it is none)."""
+    of = action.intent.undoes
+    return f"the undo of {of}: if it happened, {of} is taken back; if not, {of} still stands" if of else ""
+
+
+def _holds(state: State, action: Action) -> str:
     gone = holder_gone(state, action)
     fate = {True: "is gone", False: "is alive", None: "may be alive; that cannot be told from here"}[gone]
     why = f": {action.reason}" if action.reason and action.status == "in_doubt" else ""
@@ -288,7 +327,7 @@ async def _settle(
         put(f"No effect: {after.verdict}.")
     else:
         put(f"Settled: action {position} is {settled.status}, says {name}.")
-        put(f"  {_after(after, action, settlement)}")
+        put(look.wrapped("", _after(after, action, settlement), label_width=2))
     return 1 if after.verdict else 0
 
 
@@ -297,6 +336,12 @@ def _after(state: State, action: Action, settlement: Settlement) -> str:
     if action.conflict:
         undo = f"; what did happen can be undone: logact undo SPEC {action.id}" if settlement == "happened" else ""
         return f"It is no conflict any more{undo if action.intent.undo else ''}."
+    of = action.intent.undoes
+    if of:
+        stands = state.actions[of].status if of in state.actions else "undone"
+        if stands == "undone":
+            return f"So action {of} is undone."
+        return f"So action {of} is {stands}. To take it back again: logact undo SPEC {of}"
     run = state.runs.get(action.intent.run)
     return _next(settlement) if run is not None and run.status == "running" else "Its run has ended."
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from logact.cli import describe, look
+from logact.core.views import named
 from logact.entry import Entry
 from logact.introspection.history import History
 
@@ -60,7 +61,7 @@ def strips(told: History, positions: set[int]) -> list[str]:
     if not actions:
         return []
     rows = [
-        [str(one.id), one.intent.tool, describe.strip(told.effective(one.id), one.status), one.status]
+        [str(one.id), named(one.intent), describe.strip(told.effective(one.id), one.status), one.status]
         for one in actions
     ]
     legend = " ".join(

@@ -15,6 +15,7 @@ import msgspec
 from logact.cli import describe, look
 from logact.core.settling import ANSWER
 from logact.core.state import State
+from logact.core.views import named
 from logact.entry import (
     Abort,
     Cancel,
@@ -52,10 +53,14 @@ class Progress:
         self._paused = ""
         self._told_run = 0
         self._last = 0
+        self._task: str | None = None
+        self._new = False
 
-    def begin(self, tail: int) -> None:
-        """Everything up to this record is history."""
+    def begin(self, tail: int, task: str | None = None, *, new: bool = False) -> None:
+        """Everything up to this record is history. An unfinished run is gone on with if it has this ``task``, or any
+        where there is none, and never with ``new``: what holds another run back is not said of this one."""
         self.history = record_of(tail)
+        self._task, self._new = task, new
 
     def __call__(self, state: State, entry: Entry) -> None:
         if record_of(entry.position) <= self.history:
@@ -109,11 +114,13 @@ class Progress:
 
     def _resumed(self, state: State) -> int:
         """The unfinished run that is gone on with, where none was begun here."""
-        mine = (run.id for run in state.runs.values() if run.agent == self.agent and run.status == "running")
-        return max(mine, default=0)
+        if self._new:
+            return 0
+        mine = [run for run in state.runs.values() if run.agent == self.agent and run.status == "running"]
+        return max((run.id for run in mine if not run.life and self._task in (None, run.title)), default=0)
 
     def _say_held(self, state: State, entry: Entry) -> None:
-        run = entry.run or self._told_run or self._resumed(state)
+        run = self._told_run or self._resumed(state)
         held = state.control_over(self.agent, run)
         if held == self._paused:
             return
@@ -170,6 +177,7 @@ class Progress:
                 arguments=said.arguments,
                 effect=said.effect,
                 retry_of=said.retry_of,
+                undoes=said.undoes,
             )
             return
         if said.tool == ANSWER:
@@ -313,7 +321,7 @@ class Progress:
     @staticmethod
     def _tool(state: State, key: int) -> str:
         action = state.actions.get(key)
-        return f"{action.intent.tool} " if action is not None else ""
+        return f"{named(action.intent)} " if action is not None else ""
 
 
 _TELL: dict[type, Callable[[Progress, State, Entry, Any], None]] = {

@@ -170,7 +170,7 @@ async def _play(
         return agent.run(task, new=new, dry_run=dry_run, wait=wait)
 
     async with supervised(leave), agent.log:
-        progress.begin(await agent.log.tail())
+        progress.begin(await agent.log.tail(), task, new=new)
         agent.observe(progress)
         try:
             answer = await ending_well(begin, leave, lambda: agent.busy)

@@ -10,6 +10,7 @@ from logact.cli import describe, look
 from logact.cli.common import at, json_option, put, put_json, with_log
 from logact.cli.pending import held_lines
 from logact.core.state import State
+from logact.core.views import named
 from logact.introspection.history import History, history
 from logact.logs.base import SharedLog
 
@@ -70,7 +71,7 @@ def _lines(told: History) -> list[str]:
             [
                 str(key),
                 state.actions[key].status,
-                state.actions[key].intent.tool,
+                named(state.actions[key].intent),
                 describe.waits_for(state, state.actions[key]),
             ]
             for key in state.open_actions

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 import msgspec
 
+from logact.agent import LogActAgent
+from logact.cli import look
 from logact.cli.common import go, json_option, named, put, put_json
 from logact.spec import build_agent, load_spec
 from logact.spec_change import change_tool
@@ -35,9 +39,7 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
     """
     from logact.cli.common import log_url
 
-    file = load_spec(spec)
-    tools = [*tools_of(file, file.log_url), change_tool(file.path)]  # what `logact debug --apply` changed, too
-    agent = build_agent(file, takeover=takeover, log=log_url(url) if url else None, tools=tools)
+    agent = undoer(spec, takeover=takeover, log=log_url(url) if url else None)
 
     async def work() -> UndoReport:
         async with agent.log:
@@ -47,6 +49,18 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
     if as_json:
         put_json({"complete": report.complete, **msgspec.to_builtins(report)})
     else:
-        put(report.in_words())
+        put(lines_of(report))
     if not report.complete:
         raise click.exceptions.Exit(1)
+
+
+def undoer(specification: str, **options: Any) -> LogActAgent:
+    """The agent of a specification, with all that it can take back."""
+    file = load_spec(specification)
+    tools = [*tools_of(file, file.log_url), change_tool(file.path)]  # what `logact debug --apply` changed, too
+    return build_agent(file, tools=tools, **options)
+
+
+def lines_of(report: UndoReport) -> list[str]:
+    """A report for people."""
+    return [part for line in report.in_words().splitlines() for part in look.wrapped("", line, label_width=0)]

@@ -52,6 +52,11 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     result: Any = None
 
 
+def named(intent: Intent) -> str:
+    """The tool of an action, and of an undo what it takes back: they have the same tool and arguments."""
+    return f"undo of {intent.undoes}: {intent.tool}" if intent.undoes else intent.tool
+
+
 def log_entry(intent: Intent, *, position: int = 0, task: str = "", memory: Any = None) -> LogEntry:
     """The view of an intent that has no history yet."""
     return LogEntry(

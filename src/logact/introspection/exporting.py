@@ -82,6 +82,7 @@ async def traces(log: SharedLog, runs: Iterable[int] = ()) -> dict[str, Any]:
                     "logact.action": entry.position,
                     "logact.effect": said.effect,
                     "logact.retry_of": said.retry_of,
+                    "logact.undoes": said.undoes,
                 }
             )
             spans[entry.position] = span

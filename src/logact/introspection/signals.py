@@ -12,6 +12,7 @@ import msgspec
 
 from logact.core import watching
 from logact.core.state import State
+from logact.core.views import named
 from logact.introspection.drifting import drifting
 from logact.introspection.profile import Profile, RunProfile, Step, Sums
 from logact.introspection.profile_scope import agents_of, runs_of, sums_of
@@ -115,7 +116,7 @@ def _unsafe(state: State, now_ms: int, limits: Thresholds, agent: str, run: int)
         if limits.doubt_s and age_s >= limits.doubt_s:
             yield Signal(
                 code="in_doubt",
-                message=f"nobody knows whether {action.intent.tool} happened, for {_span(age_s)}: {action.reason}"[
+                message=f"nobody knows whether {named(action.intent)} happened, for {_span(age_s)}: {action.reason}"[
                     :MESSAGE_CHARS_MAX
                 ],
                 cites=(action.id,),

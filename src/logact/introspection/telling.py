@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from logact.core.views import named
 from logact.entry import (
     Abort,
     Cancel,
@@ -52,7 +53,9 @@ def lines(entries: Iterable[Entry], *, chars: int = CHARS) -> list[Line]:
     for entry in entries:
         said = entry.payload
         if isinstance(said, Intent):
-            found[entry.position] = [f"{said.agent} run {said.run} wants {said.tool} {_short(said.arguments, chars)}"]
+            found[entry.position] = [
+                f"{said.agent} run {said.run} wants {named(said)} {_short(said.arguments, chars)}"
+            ]
             if said.retry_of:
                 found[entry.position].append(f"(again, after {said.retry_of})")
             open_.add(entry.position)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from logact.core import driving
 from logact.core.settling import ANSWER
 from logact.core.state import Action, RunState
+from logact.core.views import named
 from logact.entry import Cancel
 from logact.logs.base import where
 from logact.runtime.host import Host
@@ -64,7 +65,7 @@ class Ending:
         """Why the run stopped, and what is open of it."""
         state = self.host.state
         left: list[Action] = [state.actions[key] for key in state.open_actions]
-        named = [f"action {one.id} ({one.intent.tool})" for one in left if _open(one, run)]
+        named = [f"action {one.id} ({named(one.intent)})" for one in left if _open(one, run)]
         return f"{reason}; what became of {', '.join(named)} is not known" if named else reason
 
 

@@ -127,6 +127,14 @@ async def enter(
     )
 
 
+def refuse_if_played(host: Host) -> None:
+    """Raise AgentBusy if another live process, or parts under a supervisor, play the agent of this host."""
+    held = host.state.agents.get(host.agent)
+    if held is not None and held.holder:
+        _refuse_if_alive(host, host.state, held.holder)
+    _refuse_if_supervised(host, host.state)
+
+
 def policy_change(state: State, wanted: Policy | None) -> Policy | None:
     """The policy entry that makes ``wanted`` the one in force, or None if it is already (or nothing is wanted)."""
     if wanted is None:

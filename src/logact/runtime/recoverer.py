@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from logact.core import executing, recovering, settling
 from logact.core.state import Action, State
+from logact.core.views import named
 from logact.entry import Finding, Intent, NewEntry, Notice, Payload, Recovery, Undone
 from logact.errors import AccessRefused, ConditionFailed, LogActError
 from logact.logs.base import where
@@ -106,7 +107,7 @@ class Recoverer:
             self.asking = open_ones
             self._out_of_reach = {key: None for key in self._out_of_reach if key in open_ones}
         return "; ".join(
-            f"action {key} ({self.host.state.actions[key].intent.tool}) is in doubt: {why}"
+            f"action {key} ({named(self.host.state.actions[key].intent)}) is in doubt: {why}"
             for key, why in open_ones.items()
         )
 
@@ -215,7 +216,7 @@ class Recoverer:
     async def _ask(self, action: Action, reason: str) -> None:
         """Say in the log that only a person can settle it; only then is it set aside, since others learn it there."""
         notice = Notice(
-            code="in_doubt", message=f"action {action.id} ({action.intent.tool}): {reason}", run=action.intent.run
+            code="in_doubt", message=f"action {action.id} ({named(action.intent)}): {reason}", run=action.intent.run
         )
         await self._write(action, self._doubt(action, reason), notice)
         self.asking[action.id] = reason

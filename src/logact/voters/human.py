@@ -173,7 +173,8 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     """An action that waits for people: what it is, who may approve, what was said so far, and until when.
 
     ``approvers`` may still say something, ``needed`` tells how many voters the policy waits for at least.
-    ``arguments_blob`` is set where the arguments are too large for the entry. Times are wall clock, in ms.
+    ``arguments_blob`` is set where the arguments are too large for the entry. ``undoes`` is the action that an undo
+    takes back: its tool and arguments are that action's. Times are wall clock, in ms.
     """
 
     action: int
@@ -192,6 +193,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     asked_ms: int = 0
     expires_ms: int = 0
     arguments_blob: BlobRef | None = None
+    undoes: int = 0
 
 
 def people_awaited(state: State, action: Action) -> list[str]:
@@ -237,6 +239,7 @@ def _pending(state: State, action: Action, names: list[str]) -> Pending:
         said={name: vote.reason for name, vote in action.votes.items() if vote.reason},
         asked_ms=action.proposed_ms,
         expires_ms=intent.deadline_ms,
+        undoes=intent.undoes,
     )
 
 
