@@ -88,7 +88,13 @@ def diff_command(a: str, b: str, as_json: bool) -> None:
 
 
 def _lines(found: Difference) -> list[str]:
-    lines = [f"The same up to {found.common}; a ends at {found.a.position}, b at {found.b.position}."]
+    ends = f"a ends at {found.a.position}, b at {found.b.position}."
+    if found.common:
+        lines = [f"The same up to {found.common}; {ends}"]
+    else:
+        lines = ["Nothing in common: the two hold no entry that is the same at the same position.", ends]
+    if found.since:
+        lines.append(f"Compared from {found.since} on: what stood before was trimmed from one of them.")
     if found.actions:
         rows = [[str(one.action), one.tool, one.a or "-", one.b or "-"] for one in found.actions]
         lines += ["", *look.table(rows, head=["ACTION", "TOOL", "A", "B"], right=[0])]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from logact.core.state import Action, RunState, State
-from logact.entry import Entry
+from logact.entry import Entry, end_of
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
+from logact.logs.verify import first_kept
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +40,14 @@ class RunChange(msgspec.Struct, frozen=True, kw_only=True):
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """What differs. ``common`` is the last position up to which both tell the same (0: nothing in common).
 
+    ``since``: the beginning of a trimmed log is gone, so the two were compared from this position on (0: whole).
     ``settings`` names other things in force that differ: policies, pauses, holders, claims.
     """
 
     a: Side
     b: Side
     common: int
+    since: int = 0
     actions: tuple[ActionChange, ...] = ()
     runs: tuple[RunChange, ...] = ()
     settings: tuple[str, ...] = ()
@@ -56,40 +59,61 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def diff(a: SharedLog, b: SharedLog, *, a_upto: int | None = None, b_upto: int | None = None) -> Difference:
-    """Compare two logs, each up to a position. Raises what reading them raises."""
-    told, marks = [], []
+    """Compare two logs by position, each up to one. Raises what reading them raises."""
+    told, marks, folded = [], [], []
     for log, upto in ((a, a_upto), (b, b_upto)):
-        seen: list[tuple[int, str, str, int]] = []
+        seen: dict[int, tuple[str, str, int]] = {}
 
-        def note(_: State, entry: Entry, seen: list[tuple[int, str, str, int]] = seen) -> None:
-            seen.append((entry.position, entry.kind, entry.author.incarnation, entry.number))
+        def note(_: State, entry: Entry, seen: dict[int, tuple[str, str, int]] = seen) -> None:
+            seen[entry.position] = _mark(entry)
 
-        told.append(await history(log, upto, observer=note))
+        one = await history(log, upto, observer=note)
+        folded.append(min(seen, default=one.state.position + 1) if one.trimmed else 0)
+        if one.trimmed:  # the fold began at a checkpoint, and what was kept begins before it
+            start = end_of(await first_kept(log))
+            seen.update({entry.position: _mark(entry) async for entry in log.read(start, upto=one.state.position)})
+        told.append(one)
         marks.append(seen)
-    common = 0
-    for first, second in zip(*marks, strict=False):
-        if first != second:
-            break
-        common = first[0]
-    one, two = told[0].state, told[1].state
+    since = max(min(seen, default=0) if one.trimmed else 0 for one, seen in zip(told, marks, strict=True))
+    common = _common(marks[0], marks[1], since)
+    first, second = told[0].state, told[1].state
     sides = [Side(log=each.state.log, position=each.state.position, entries=each.entries) for each in told]
     return Difference(
         a=sides[0],
         b=sides[1],
         common=common,
-        actions=tuple(_actions(one, two, common)),
-        runs=tuple(_runs(one, two)),
-        settings=tuple(_settings(one, two)),
+        since=since,
+        actions=tuple(_actions(first, second, common, folded)),
+        runs=tuple(_runs(first, second)),
+        settings=tuple(_settings(first, second)),
     )
 
 
-def _actions(one: State, two: State, common: int) -> list[ActionChange]:
+def _mark(entry: Entry) -> tuple[str, str, int]:
+    """What tells an entry from all others, in a log and in its forks."""
+    return entry.kind, entry.author.incarnation, entry.number
+
+
+def _common(one: dict[int, tuple[str, str, int]], two: dict[int, tuple[str, str, int]], since: int) -> int:
+    """The last position up to which both hold the same entries, from ``since`` on."""
+    common = 0
+    for position in sorted(key for key in {*one, *two} if key >= since):
+        if one.get(position) != two.get(position):
+            break
+        common = position
+    return common
+
+
+def _actions(one: State, two: State, common: int, folded: list[int]) -> list[ActionChange]:
+    """``folded``: where each side's fold began; what was settled before that it has let go, so it says nothing."""
     found = []
     for key in sorted({*one.actions, *two.actions}):
         first, second = one.actions.get(key), two.actions.get(key)
         if first is not None and second is not None and key <= common:
             if _told(first) != _told(second):
                 found.append(ActionChange(action=key, tool=first.intent.tool, a=_told(first), b=_told(second)))
+            continue
+        if key <= common and key < folded[0 if first is None else 1]:
             continue
         for action, side in ((first, "a"), (second, "b")):  # beyond what is common, equal positions mean nothing
             if action is not None:

@@ -16,7 +16,7 @@ from logact.errors import LogActError, LogCorrupt, UsageError
 from logact.logs.base import SharedLog, where
 from logact.logs.url import open_log
 from logact.logs.verify import verify
-from logact.runtime.tail import load_state
+from logact.runtime.tail import Tail, load_state
 
 CHECKPOINTS_KEPT = 2
 """A damaged checkpoint falls back to the one before, so two stay readable."""
@@ -47,10 +47,12 @@ async def trim(log: SharedLog, *, archive: Path | None = None, before: int = 0, 
     usable = await _usable(log, record_of(report.first))
     if len(usable) < CHECKPOINTS_KEPT:
         return Trimmed(held_by=(f"{len(usable)} usable checkpoints; {CHECKPOINTS_KEPT} have to stay",))
-    payload, state = usable[-CHECKPOINTS_KEPT]
+    payload, _ = usable[-CHECKPOINTS_KEPT]
     upto = record_of(payload.upto) + 1
     held = []
-    for run in state.runs.values():
+    for run in (
+        await Tail(log).start()
+    ).runs.values():  # as they stand now: the checkpoint may know them running still
         needed = [run.id, *run.context, *run.inbox, run.inference or run.id]
         if run.status == "running" and run.context and record_of(min(needed)) < upto:
             held.append(f"run {run.id} still runs, and its model sees position {min(needed)}")
