@@ -177,6 +177,16 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     cost_usd: float | None = None
 
 
+class Retried(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Errors of one sort that were survived by asking a provider again: an error's ``code``, the HTTP status if there
+    was one, how often, and how long was waited before asking again."""
+
+    kind: str
+    status: int = 0
+    count: int = 1
+    waited_ms: float = 0.0
+
+
 class Inference(Payload, frozen=True, kw_only=True):
     """One answer of the model, stored before anything follows from it, so that it is never asked again.
 
@@ -196,6 +206,7 @@ class Inference(Payload, frozen=True, kw_only=True):
     usage: Usage = Usage()
     latency_ms: float = 0.0
     raw: BlobRef | None = None
+    retried: tuple[Retried, ...] = ()
     REFERENCES: ClassVar[tuple[str, ...]] = ("run",)
 
 
@@ -207,6 +218,7 @@ class Compaction(Payload, frozen=True, kw_only=True):
     summary: str
     model: str = ""
     usage: Usage = Usage()
+    retried: tuple[Retried, ...] = ()
     REFERENCES: ClassVar[tuple[str, ...]] = ("run",)
 
 

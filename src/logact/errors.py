@@ -321,6 +321,7 @@ class ModelError(LogActError):
 
     code = "model"
     exit_code = 6
+    retried: tuple[object, ...] = ()  # the errors before this one, as entries hold them (``entry.Retried``)
 
 
 class ModelUnavailable(ModelError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from logact.cli import look
@@ -34,6 +34,7 @@ from logact.entry import (
     Policy,
     Recovery,
     Result,
+    Retried,
     Run,
     Seal,
     Spec,
@@ -72,7 +73,14 @@ def _spec(spec: Spec) -> str:
 def _inference(said: Inference) -> str:
     calls = ", ".join(call.tool + (" (broken)" if call.broken else "") for call in said.calls)
     tokens = f"{said.usage.input_tokens}+{said.usage.output_tokens} tokens"
-    return f"turn {said.turn}: {'asks for ' + calls if calls else said.text} ({tokens})"
+    errors = sum(one.count for one in said.retried)
+    again = f", after {look.count(errors, 'error')}" if errors else ""
+    return f"turn {said.turn}: {'asks for ' + calls if calls else said.text} ({tokens}{again})"
+
+
+def retried(errors: Iterable[Retried]) -> str:
+    """Errors of a provider that were survived, in words."""
+    return ", ".join(f"{one.count} x {one.kind}{f' (status {one.status})' if one.status else ''}" for one in errors)
 
 
 def intent(proposed: Intent, room: int = 200) -> str:

@@ -163,7 +163,12 @@ class Progress:
                 calls=[call.tool for call in said.calls],
                 usage=look.plain(said.usage),
                 latency_ms=said.latency_ms,
+                retried=look.plain(said.retried),
             )
+        elif said.retried:
+            waited = look.duration(sum(one.waited_ms for one in said.retried))
+            text = f"{describe.retried(said.retried)}, waited {waited}"
+            self._line(entry.position, "retried", text, "yellow")
         for call in broken if not self.as_json else ():
             self._line(entry.position, "no action", f"{call.tool}: {call.broken}", "yellow")
 

@@ -35,8 +35,8 @@ SAID_CHARS = 160
 class Tally(msgspec.Struct, array_like=True):
     """Sums over one name (a model, a tool, a voter). Times in ms; ``priced`` counts answers with a price.
 
-    ``failed`` are failures of a tool, rejections of a voter. ``held_ms`` is how long actions waited for a voter that
-    was the last to come.
+    ``failed`` are failures of a tool, rejections of a voter, errors of a model's provider that were survived.
+    ``held_ms`` is how long actions waited for a voter that was the last to come.
     """
 
     count: int = 0
@@ -125,7 +125,7 @@ class Repeat(msgspec.Struct, omit_defaults=True):
 
 
 class Cluster(msgspec.Struct, omit_defaults=True):
-    """Failures that say the same of the same tool, numbers and quoted parts aside."""
+    """Failures that say the same of the same tool (or model), numbers and quoted parts aside."""
 
     tool: str
     kind: str

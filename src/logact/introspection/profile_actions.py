@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from logact.core import watching
 from logact.core.settling import ANSWER
 from logact.core.state import State
-from logact.entry import Abort, Commit, Entry, Expiry, Failure, Intent, Recovery, Result, Started, Vote
+from logact.entry import Abort, Commit, Entry, Expiry, Intent, Recovery, Result, Started, Vote
 from logact.introspection.profile import (
-    ERRORS_OF_A_RUN,
     NAMES_OF_A_RUN,
     OPEN_KEPT,
     POSITIONS_KEPT,
@@ -24,10 +21,10 @@ from logact.introspection.profile import (
     RunProfile,
     Silence,
     Step,
-    Sums,
 )
 from logact.introspection.profile_sums import (
     aside,
+    clustered,
     let_go,
     named,
     of,
@@ -44,7 +41,6 @@ from logact.introspection.profile_turns import hear
 BYTES_PER_TOKEN = 4
 
 _WATCHED = watching.Thresholds()
-_NUMBERS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 def on_intent(profile: Profile, state: State, entry: Entry, intent: Intent) -> None:
@@ -220,7 +216,8 @@ def on_result(profile: Profile, state: State, entry: Entry, result: Result) -> N
         step.ms += result.duration_ms
     if result.error is not None:
         tally.failed += 1
-        _clustered(sums, entry, tool, result.error, result.intent)
+        kind, message = result.error.kind, result.error.message
+        clustered(sums, Cluster(tool, kind, message, 1, entry.time_ms, [result.intent]))
         if run is not None:
             run.failed += 1
             hear(run, entry.position, short_digest(f"{result.error.kind} {result.error.message}"))
@@ -258,18 +255,6 @@ def _done(run: RunProfile, entry: Entry, result: Result, step: Step | None, toke
     if not told_before:
         run.turn_useful = True
         run.progress_ms, run.progress = entry.time_ms, entry.position
-
-
-def _clustered(sums: Sums, entry: Entry, tool: str, error: Failure, intent: int) -> None:
-    message = _NUMBERS.sub("…", error.message)[:160]
-    key = f"{tool} {error.kind} {message}"
-    found = sums.errors.pop(key, None) or Cluster(tool, error.kind, error.message[:200])
-    found.count += 1
-    found.last_ms = entry.time_ms
-    found.positions = [*found.positions, intent][-POSITIONS_KEPT:]
-    sums.errors[key] = found
-    if len(sums.errors) > ERRORS_OF_A_RUN:
-        del sums.errors[next(iter(sums.errors))]
 
 
 def on_recovery(profile: Profile, state: State, entry: Entry, settled: Recovery) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
-from logact.entry import Entry, Usage
+from logact.entry import Entry, Retried, Usage
 from logact.introspection.profile import (
+    ERRORS_OF_A_RUN,
     NAMES_KEPT,
     NAMES_OF_A_RUN,
     POSITIONS_KEPT,
@@ -16,6 +19,7 @@ from logact.introspection.profile import (
     RUNS_KEPT,
     SAID_CHARS,
     TOP_KEPT,
+    Cluster,
     Profile,
     RunProfile,
     Small,
@@ -24,6 +28,7 @@ from logact.introspection.profile import (
 )
 
 _encode = msgspec.json.Encoder().encode
+_NUMBERS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 def of(profile: Profile, run: int, entry: Entry) -> RunProfile | None:
@@ -194,6 +199,26 @@ def took(tally: Tally, ms: float, position: int) -> None:
     tally.ms += ms
     if ms > tally.ms_max:
         tally.ms_max, tally.at_max = ms, position
+
+
+def clustered(sums: Sums, new: Cluster) -> None:
+    """Count failures with those that say the same of the same tool or model."""
+    key = f"{new.tool} {new.kind} {_NUMBERS.sub('…', new.message)[:160]}"
+    found = sums.errors.pop(key, None) or Cluster(new.tool, new.kind, new.message[:200])
+    found.count += new.count
+    found.last_ms = new.last_ms
+    found.positions = [*found.positions, *new.positions][-POSITIONS_KEPT:]
+    sums.errors[key] = found
+    if len(sums.errors) > ERRORS_OF_A_RUN:
+        del sums.errors[next(iter(sums.errors))]
+
+
+def asked_again(sums: Sums, entry: Entry, name: str, errors: Iterable[Retried]) -> None:
+    """Count the errors of a provider that were survived by asking again."""
+    for one in errors:
+        named(sums.models, name).failed += one.count
+        kind = f"{one.kind} {one.status}" if one.status else one.kind
+        clustered(sums, Cluster(name, kind, "asked again", one.count, entry.time_ms, [entry.position]))
 
 
 def top(best: list[Any], value: float, position: int, name: str) -> None:

@@ -25,7 +25,7 @@ from logact.introspection.profile import (
     RunProfile,
     Small,
 )
-from logact.introspection.profile_sums import aside, named, of, short_digest, sums_for, top, used
+from logact.introspection.profile_sums import aside, asked_again, named, of, short_digest, sums_for, top, used
 
 SMALL_OUTPUT, SMALL_INPUT = 150, 8000
 """A turn is short if it says at most so many tokens and is shown at most so many."""
@@ -43,6 +43,7 @@ def on_inference(profile: Profile, state: State, entry: Entry, said: Inference) 
     run = of(profile, said.run, entry)
     sums = sums_for(profile, run, entry.agent)
     used(named(sums.models, name), usage, said.latency_ms, entry.position)
+    asked_again(sums, entry, name, said.retried)
     kinds = sums.kinds.setdefault(name, {}) if len(sums.kinds) < NAMES_KEPT else {}
     kind = ",".join(sorted({call.tool for call in said.calls})) or ANSWER
     if kind in kinds or len(kinds) < NAMES_KEPT:
@@ -88,7 +89,9 @@ def close_turn(run: RunProfile) -> None:
 def on_compaction(profile: Profile, state: State, entry: Entry, done: Compaction) -> None:
     """The context was shortened: what that cost."""
     run = of(profile, done.run, entry)
-    used(named(sums_for(profile, run, entry.agent).models, done.model or UNNAMED), done.usage)
+    sums = sums_for(profile, run, entry.agent)
+    used(named(sums.models, done.model or UNNAMED), done.usage)
+    asked_again(sums, entry, done.model or UNNAMED, done.retried)
     if run is not None:
         run.compactions += 1
         aside(run, done.usage)

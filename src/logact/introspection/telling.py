@@ -109,6 +109,8 @@ def _own(said: Any, chars: int) -> str:
         return f"the user says: {_short(said.text, chars)}"
     if isinstance(said, Inference):
         tokens = f"{said.usage.input_tokens}+{said.usage.output_tokens} tokens, {said.latency_ms:.0f} ms"
+        if again := sum(one.count for one in said.retried):
+            tokens += f", asked again {again} times"
         return f"turn {said.turn} of {said.model} ({tokens}): {_short(said.text, chars)}".rstrip(": ")
     if isinstance(said, Compaction):
         return f"the context was compacted: {_short(said.summary, chars)}"

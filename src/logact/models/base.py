@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from logact.entry import Call, ToolSpec, Usage
+from logact.entry import Call, Retried, ToolSpec, Usage
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +50,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     """What a model said: a text, tool calls, or both. No calls means that the text is the final answer.
 
     ``stop`` is why it ended: ``stop``, ``tool_calls``, ``length`` (cut off), ``filter`` or the provider's word.
+    ``retried`` are the errors of a provider that were survived by asking again.
     """
 
     text: str = ""
@@ -57,6 +58,7 @@ class ModelAnswer(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True)
     stop: str = "stop"
     usage: Usage = Usage()
     model: str = ""
+    retried: tuple[Retried, ...] = ()
 
 
 @runtime_checkable

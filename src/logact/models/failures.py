@@ -33,11 +33,13 @@ class AnswerUnreadable(Exception):
 
 
 class Verdict(NamedTuple):
-    """An error to raise, whether asking again can help, and how long the provider asks to wait (seconds)."""
+    """An error to raise, whether asking again can help, how long the provider asks to wait (seconds), and the HTTP
+    status that it answered, if it did."""
 
     error: ModelError
     again: bool
     wait_s: float | None = None
+    status: int = 0
 
 
 def judge(error: Exception, *, model: str, key: str, key_env: str, timeout_s: float) -> Verdict:
@@ -67,7 +69,7 @@ def judge(error: Exception, *, model: str, key: str, key_env: str, timeout_s: fl
             again=False,
         )
     if isinstance(error, exceptions.ModelHTTPError):
-        return _of_status(error, model=model, said=said, key_env=key_env)
+        return _of_status(error, model=model, said=said, key_env=key_env)._replace(status=error.status_code)
     if isinstance(error, exceptions.ModelRateLimitError):
         return _rate_limited(error, model, said)
     if isinstance(error, exceptions.ModelUnavailableError | exceptions.ModelServerError):

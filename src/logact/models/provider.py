@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from logact import env
-from logact.entry import Usage
+from logact.entry import Retried, Usage
 from logact.errors import MissingExtra, ModelRefused, ModelUnavailable, SpecError
 from logact.models.base import ModelAnswer, ModelRequest
 
@@ -214,6 +214,7 @@ class ProviderModel:
         if endpoint.protocol == "anthropic":
             limit = limit or ANTHROPIC_MAX_TOKENS
         until = here.monotonic() + self.total_s
+        retried: dict[tuple[str, int], Retried] = {}
         for attempt in itertools.count(1):  # ends at self.attempts, below
             timeout_s = min(self.timeout_s, max(0.001, until - here.monotonic()))
             try:
@@ -223,11 +224,16 @@ class ProviderModel:
             except Exception as error:
                 verdict = judge(error, model=self.name, key=key, key_env=endpoint.key_env, timeout_s=timeout_s)
             else:
-                return self._priced(answer)
+                return msgspec.structs.replace(self._priced(answer), retried=tuple(retried.values()))
             pause_s = self._pause_s(attempt, verdict.wait_s)
             if not verdict.again or attempt == self.attempts or here.monotonic() + pause_s >= until:
+                verdict.error.retried = tuple(retried.values())
                 # outside of the except block: a chained error would carry headers and bodies into a traceback
                 raise verdict.error
+            sort = verdict.error.code, verdict.status
+            before = retried.get(sort, Retried(kind=sort[0], status=sort[1], count=0))
+            waited_ms = round(before.waited_ms + pause_s * 1000, 1)
+            retried[sort] = msgspec.structs.replace(before, count=before.count + 1, waited_ms=waited_ms)
             await here.sleep(pause_s)
         raise ModelUnavailable(f"{self.name} was not asked")  # not reached; the loop only ends by return or raise
 

@@ -132,6 +132,7 @@ class Asker:
             stop=answer.stop,
             usage=answer.usage,
             latency_ms=round((self.host.env.monotonic() - began) * 1000, 3),
+            retried=answer.retried,
         )
         blobs: list[tuple[str, bytes]] = [(codec.digest(prompt), prompt)] if system_seen else []
         inference, more = _outsourced(inference)
@@ -185,7 +186,8 @@ class Asker:
             except Exception as error:
                 problem = ModelNonsense("The model's client failed", received=said(error))
                 problem.__cause__ = error
-            notice = Notice(code=problem.code, message=str(problem), agent=run.agent, run=run.id)
+            data = {"retried": msgspec.to_builtins(problem.retried)} if problem.retried else {}
+            notice = Notice(code=problem.code, message=str(problem), agent=run.agent, run=run.id, data=data)
             await self.host.append([self.host.entry(notice, "driver", self.name, run=run.id)])
             if not isinstance(problem, ModelNonsense) or attempt == NONSENSE_MAX:
                 raise problem
@@ -255,6 +257,7 @@ class Asker:
             summary=values.cut(summary, min(TEXT_CHARS_MAX, 2 * self.context_tokens_max)),
             model=answer.model or self.model.name,
             usage=answer.usage,
+            retried=answer.retried,
         )
         await self.host.append([self.host.entry(compaction, "driver", self.name, run=run.id)])
 
