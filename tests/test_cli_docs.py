@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
+from logact import errors
 from logact.cli.docs import page
-from logact.cli.main import COMMANDS, root
+from logact.cli.main import COMMANDS, EXIT_CODES, root
 from tests.cli_help import fits, inside, logact
 
 DOCS = Path(__file__).parent.parent / "docs" / "cli.md"
@@ -18,6 +19,17 @@ DOCS = Path(__file__).parent.parent / "docs" / "cli.md"
 def test_page_is_current() -> None:
     """docs/cli.md is generated, and is the present one."""
     assert DOCS.read_text() == page(), "run: python -m logact.cli.docs > docs/cli.md"
+
+
+def test_every_exit_code_is_in_all_three_places() -> None:
+    """Those that errors end with are in the help of ``logact`` and in the table of the page."""
+    table = set(
+        map(int, re.findall(r"^\| (\d+) \|", page().split("## Exit codes")[1].split("\n## ")[0], re.MULTILINE))
+    )
+    in_help = set(map(int, re.findall(r"(?:^|  )(\d+)  +[a-z]", EXIT_CODES + "\n", re.MULTILINE)))
+    in_help |= {int(found) for found in re.findall(r"(\d+) interrupted", EXIT_CODES)}
+    by_errors = {cls.exit_code for cls in vars(errors).values() if hasattr(cls, "exit_code")}
+    assert table == in_help and by_errors <= table
 
 
 def every_command() -> list[list[str]]:

@@ -235,6 +235,8 @@ class LogActAgent:
 
     async def send(self, message: str, run: int = 0, *, images: Sequence[tuple[bytes, str]] = ()) -> Answer:
         """A further message: continues a finished run (the last, if none is named), or joins a running one."""
+        if not message.strip() and not images:
+            raise UsageError("A message needs a text or an image", received=repr(message))
         async with self._playing() as parts:
             run_id = run or last_run(parts.host.state, self.agent_id)
             known = parts.host.state.runs.get(run_id)

@@ -124,6 +124,8 @@ def test_a_further_message_continues_the_conversation() -> None:
         assert answer.text == "one | two"
         with pytest.raises(UsageError, match="no such run"):
             await agent(log, script).send("x", run=77)
+        with pytest.raises(UsageError, match="needs a text"):
+            await agent(log, script).send(" ")
 
     run(main())
 

@@ -36,6 +36,7 @@ is the name under which `pause`, `doubt` and the like are written down (the logi
 | 5 | the log is not available |
 | 6 | the model gave no usable answer |
 | 7 | paused, stopped or fenced off |
+| 8 | the run waits for somebody's approval (`run --no-wait`) |
 | 70 | a defect of LogAct, of a tool or of a voter |
 | 130 | interrupted; nothing is lost, the same command goes on |
 """
