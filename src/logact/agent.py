@@ -50,7 +50,7 @@ from logact.errors import (
 )
 from logact.introspection.applied import kinds_for
 from logact.introspection.profiler import Profiler
-from logact.introspection.tuning import REUSING, Tuning
+from logact.introspection.tuning import REUSING, Tuning, applied_to
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.runtime.asker import MODEL_TIMEOUT_S
@@ -466,7 +466,13 @@ class LogActAgent:
         return await agent_tuning.apply(self, optimization, automatic=automatic)
 
     async def undo_optimization(self, position: int, reason: str = "") -> int:
-        """Take a change back that was applied at a position. Where the entry stands that says so."""
+        """Take a change back that was applied at a position. Where the entry stands that says so.
+
+        Raises UsageError if nothing that is in force was applied to this agent there.
+        """
+        owner = await applied_to(self.log, position)
+        if owner != self.agent_id:
+            raise UsageError("This change was applied to another agent", received=owner, expected=self.agent_id)
         return await agent_tuning.write(self, self.tuning.undone(position, reason))
 
     async def state(self) -> AgentState:

@@ -17,7 +17,8 @@ from logact.entry import NewEntry, Notice
 from logact.errors import LogActError, ModelError, UsageError
 from logact.introspection.token_reading import TUNED
 from logact.introspection.tokens import Measure, Optimization
-from logact.introspection.tuning import Tuning
+from logact.introspection.tuning import Tuning, applied_to
+from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.tools import Tool
 
@@ -65,6 +66,16 @@ async def write(agent: LogActAgent, notice: Notice) -> int:
     done = await agent.log.append(NewEntry(payload=notice, role="client", name=agent.agent_id, agent=agent.agent_id))
     agent.tuning.take(await agent.log.get(done.position))
     return done.position
+
+
+async def undo_change(log: SharedLog, position: int, reason: str = "") -> int:
+    """Take a change back that was applied to whichever agent; it follows at once, wherever it is at work.
+
+    Where the entry stands that says so. Raises UsageError if no change is in force from there.
+    """
+    agent = await applied_to(log, position)
+    notice = Tuning(agent).undone(position, reason)
+    return (await log.append(NewEntry(payload=notice, role="client", name=agent, agent=agent))).position
 
 
 # --- a cheaper model on trial ------------------------------

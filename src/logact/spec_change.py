@@ -17,8 +17,9 @@ import msgspec
 from logact import codec
 from logact.core.views import Action
 from logact.errors import SpecError
-from logact.introspection.changes import problem
+from logact.introspection.changes import in_the_way, problem
 from logact.introspection.performance import Change, Proposal
+from logact.runtime.asker import MODEL_TIMEOUT_S
 from logact.spec import SpecFile, dump_spec, parse_spec
 from logact.spec_tables import VoterTable
 from logact.spec_toml import line_of, pairs
@@ -45,6 +46,9 @@ def changed(text: str, change: Change, *, path: str = "") -> str:
     if why:
         raise SpecError("This change cannot be made", received=why)
     before = parse_spec(text, path=path)
+    why = standing(before, change)
+    if why:
+        raise SpecError("This change is not made", received=why)
     wanted = _wanted(before, change)
     for made in (_edited(text, change), dump_spec(wanted)):
         try:
@@ -54,6 +58,19 @@ def changed(text: str, change: Change, *, path: str = "") -> str:
         if found == wanted:
             return made
     raise SpecError("The change cannot be written into the file", received=path or "the specification")
+
+
+def standing(before: SpecFile, change: Change) -> str:
+    """What of a specification is in the way of a change ("" if nothing): it would loosen something, or do nothing."""
+    if change.rule is not None:
+        there = any(change.rule in table.rules for table in before.voters)
+        return "the rule is there already" if there else ""
+    now: Any = before
+    for step in change.setting.split("."):
+        now = getattr(now, step)
+    if change.setting == "agent.model_timeout_s":
+        now = now or MODEL_TIMEOUT_S
+    return in_the_way(change, now)
 
 
 def _wanted(before: SpecFile, change: Change) -> SpecFile:
@@ -100,10 +117,26 @@ def _edited(text: str, change: Change) -> str:
         comment = re.search(r"\s+#[^\"']*$", lines[at - 1])
         lines[at - 1] = line + (comment.group() if comment else "")
         return "\n".join(lines) + "\n"
+    inline = line_of(text, section) if len(section) > 1 else 0
+    found = (
+        re.match(rf"(\s*{re.escape(section[-1])}\s*=\s*\{{)([^}}]*)(\}}.*)", lines[inline - 1]) if inline else None
+    )
+    if found is not None:
+        lines[inline - 1] = found[1] + _inside(found[2], key, line) + found[3]
+        return "\n".join(lines) + "\n"
     head = next((place for place, one in enumerate(lines) if one.strip() == f"[{'.'.join(section)}]"), None)
     if head is None:
         return text.rstrip() + f"\n\n[{'.'.join(section)}]\n{line}\n"
     return "\n".join([*lines[: head + 1], line, *lines[head + 1 :]]) + "\n"
+
+
+def _inside(table: str, key: str, line: str) -> str:
+    """The inside of an inline table with one of its pairs set."""
+    pair = rf"(^|,)(\s*){re.escape(key)}\s*=[^,]*?(?=\s*(?:,|$))"
+    made, count = re.subn(pair, lambda found: found[1] + found[2] + line, table)
+    if count:
+        return made
+    return f"{table.rstrip()}, {line} " if table.strip() else f" {line} "
 
 
 def change_tool(path: str | os.PathLike[str]) -> Tool:
@@ -135,7 +168,11 @@ def change_tool(path: str | os.PathLike[str]) -> Tool:
 
     def undo(setting: str, value: str, rule: str, why: str, result: Any) -> str:
         if not isinstance(result, dict) or codec.digest(_read(target).encode()) != result.get("after"):
-            raise ToolError("the file was changed since", kind="permanent", definite=True)
+            raise ToolError(
+                "the file was changed since; what was changed after it is undone first",
+                kind="permanent",
+                definite=True,
+            )
         _write(target, str(result["before"]))
         return f"{target.name} is as it was"
 
@@ -157,21 +194,56 @@ def _write(target: Path, text: str) -> None:
     beside.replace(target)
 
 
-async def propose(agent: LogActAgent, proposals: Iterable[Proposal]) -> list[Applied]:
-    """Propose each change that can be applied, have it voted on, and carry out what passes.
+def choose(proposals: Iterable[Proposal], spec: SpecFile) -> tuple[list[Proposal], list[Applied]]:
+    """The proposals that can be applied to a specification, and those that are left out, with why.
 
-    ``agent`` needs the tool of :func:`change_tool`. Each is an action of its own, with its reasons as reasoning.
+    Of several numbers for one setting the smallest is taken, of several models the first.
     """
-    done = []
+    chosen: dict[str, Proposal] = {}
+    left: list[Applied] = []
+    for number, one in enumerate(proposals):
+        change = one.change
+        if change is None:
+            continue
+        why = problem(change) or standing(spec, change)
+        if why:
+            left.append(Applied(title=one.title, action=0, applied=False, reason=why))
+            continue
+        alone = change.rule is None and not isinstance(change.value, tuple)
+        key = change.setting if alone else f"{number}"
+        other = chosen.get(key)
+        if other is not None and other.change is not None:
+            tighter = isinstance(change.value, int | float) and change.value < other.change.value  # type: ignore[operator]
+            kept, dropped = (one, other) if tighter else (other, one)
+            chosen[key] = kept
+            left.append(Applied(title=dropped.title, action=0, applied=False, reason=f"instead of it: {_what(kept)}"))
+        else:
+            chosen[key] = one
+    return list(chosen.values()), left
+
+
+def _what(proposal: Proposal) -> str:
+    change = proposal.change
+    return f"{change.setting} = {change.value}" if change is not None else proposal.title
+
+
+async def propose(agent: LogActAgent, proposals: Iterable[Proposal], spec: SpecFile) -> list[Applied]:
+    """Propose each change that can be applied to a specification, have it voted on, and carry out what passes.
+
+    ``agent`` needs the tool of :func:`change_tool`. Each is an action of its own, with its reasons as reasoning. What
+    would loosen something, or do nothing, is not proposed; what became of each comes back.
+    """
+    wanted, done = choose(proposals, spec)
+    if not wanted:
+        return done
     async with agent:
-        for one in proposals:
-            if one.change is None:
-                continue
-            arguments = {"setting": one.change.setting, "value": "", "rule": "", "why": one.title}
-            if one.change.rule is not None:
-                arguments["rule"] = msgspec.json.encode(one.change.rule).decode()
+        for one in wanted:
+            change = one.change or Change()
+            arguments = {"setting": change.setting, "value": "", "rule": "", "why": one.title}
+            if change.rule is not None:
+                arguments["rule"] = msgspec.json.encode(change.rule).decode()
             else:
-                arguments["value"] = msgspec.json.encode(one.change.value).decode()
+                arguments["value"] = msgspec.json.encode(change.value).decode()
             cites = " ".join(map(str, one.cites))
             reasoning = f"{one.why} (proposed by {one.by}; positions {cites})"
             entry = await agent.propose_action(Action(tool=NAME, arguments=arguments, reasoning=reasoning))

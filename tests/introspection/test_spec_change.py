@@ -11,7 +11,7 @@ from logact import ActionInterceptor, ActionRule, LogActAgent, ScriptedModel, op
 from logact.errors import SpecError
 from logact.introspection.performance import Change, Proposal
 from logact.spec import load_spec, parse_spec
-from logact.spec_change import NAME, change_tool, changed, propose
+from logact.spec_change import NAME, change_tool, changed, choose, propose
 from tests.cli_help import here, lines_of
 from tests.runtime.kit import run
 
@@ -62,12 +62,27 @@ def test_tools_are_added_to_those_that_are_hidden() -> None:
     assert [one for one in once.splitlines() if one not in TEXT.splitlines()] == ['hide_tools = ["look", "put"]']
 
 
-def test_inline_tables_too() -> None:
-    """Where a line cannot be edited, the file is written anew with the same meaning."""
-    text = '[agent]\nname = "clerk"\nlimits = { turns = 40 }\n'
-    made = parse_spec(changed(text, Change(setting="agent.limits.turns", value=9)))
-    assert made.agent.limits.turns == 9
-    assert made.agent.name == "clerk"
+@pytest.mark.parametrize("inside", ["turns = 40", "turns = 40, seconds = 9", "seconds = 9", "", " seconds = 9 "])
+def test_inline_tables_too(inside: str) -> None:
+    """Within an inline table one pair is set, and all comments stay."""
+    text = f'# mine\n[agent]\nname = "clerk"\nlimits = {{ {inside} }}  # enough\n# [agent.limits] is another way\n'
+    made = changed(text, Change(setting="agent.limits.turns", value=9))
+    found = parse_spec(made).agent
+    assert found.limits.turns == 9 and found.limits.seconds == (9 if "seconds" in inside else 0)
+    assert [line for line in made.splitlines() if not line.startswith("limits")] == [
+        line for line in text.splitlines() if not line.startswith("limits")
+    ]
+    assert "}  # enough" in made
+
+
+@pytest.mark.parametrize("setting", ["agent.limits.actions", "agent.limits.turns", "agent.context_tokens_max"])
+def test_every_comment_of_what_init_writes_stays(tmp_path: Path, setting: str) -> None:
+    """The file that `logact init` wrote keeps all of its lines but one."""
+    assert here("init", tmp_path).returncode == 0
+    text = (tmp_path / "logact.toml").read_text()
+    made = changed(text, Change(setting=setting, value=7))
+    gone = [line for line in text.splitlines() if line not in made.splitlines()]
+    assert len(gone) <= 1 and len(made.splitlines()) - len(text.splitlines()) <= 1
 
 
 def test_a_rule_is_one_more_voter() -> None:
@@ -93,12 +108,41 @@ def test_a_rule_is_one_more_voter() -> None:
         Change(rule={"name": "odd", "decision": "deny", "nonsense": 1}),
         Change(),
         Change(setting="agent.model", value="m", rule={"name": "x", "decision": "deny"}),
+        Change(setting="agent.limits.turns", value=41),
+        Change(setting="agent.limits.turns", value=40),
+        Change(setting="agent.context_tokens_max", value=10**9),
+        Change(setting="agent.model_timeout_s", value=10**6),
     ],
 )
 def test_nothing_is_loosened(change: Change) -> None:
-    """Whatever is not on the list of settings, or is a rule that opens something, is refused."""
+    """What is not on the list, a rule that opens something, and more than the limit in force is refused."""
     with pytest.raises(SpecError):
         changed(TEXT, change)
+
+
+def test_of_two_for_one_setting_the_tighter_is_proposed() -> None:
+    """What loosens a limit, does nothing, or is less tight than another proposal is left out, with why."""
+    spec = parse_spec(TEXT)
+
+    def limit(title: str, setting: str, value: Any) -> Proposal:
+        change = Change(setting=setting, value=value)
+        return Proposal(kind="parameter", title=title, why="it loops", cites=(1000,), change=change)
+
+    chosen, left = choose(
+        [
+            limit("wide", "agent.limits.actions", 30),
+            limit("tight", "agent.limits.actions", 20),
+            limit("more", "agent.limits.turns", 100),
+            limit("hide", "agent.hide_tools", ("look",)),
+            limit("hide more", "agent.hide_tools", ("look", "peek")),
+        ],
+        spec,
+    )
+    assert [one.title for one in chosen] == ["tight", "hide", "hide more"]
+    assert {one.title: one.reason for one in left} == {
+        "wide": "instead of it: agent.limits.actions = 20",
+        "more": "agent.limits.turns is 40, and 100 would loosen it",
+    }
 
 
 def clerk(log: Any, path: Path, *rules: ActionRule) -> LogActAgent:
@@ -124,7 +168,7 @@ def test_a_proposal_is_voted_on_and_undone(tmp_path: Path) -> None:
         keep = ActionRule("keep-the-model", "deny", tool=NAME, arguments={"setting": "agent.model"})
         async with open_log("memory:") as log:
             agent = clerk(log, path, keep)
-            done = await propose(agent, PROPOSALS)
+            done = await propose(agent, PROPOSALS, load_spec(path))
             assert [(one.title, one.applied) for one in done] == [("Compact", True), ("Cheaper", False)]
             assert "keep-the-model" in done[1].reason
             spec = load_spec(path)
@@ -143,7 +187,7 @@ def test_undo_leaves_what_others_wrote(tmp_path: Path) -> None:
     async def work() -> None:
         async with open_log("memory:") as log:
             agent = clerk(log, path)
-            done = await propose(agent, PROPOSALS[:1])
+            done = await propose(agent, PROPOSALS[:1], load_spec(path))
             path.write_text(path.read_text() + "\n# mine\n")
             report = await agent.undo(done[0].action)
             assert "# mine" in path.read_text()
@@ -161,7 +205,7 @@ def test_without_voters_nothing_is_changed(tmp_path: Path) -> None:
     async def work() -> None:
         async with open_log("memory:") as log:
             agent = LogActAgent("clerk", log, model=ScriptedModel(["done"]), tools=[change_tool(path)])
-            done = await propose(agent, PROPOSALS[:1])
+            done = await propose(agent, PROPOSALS[:1], load_spec(path))
             assert not done[0].applied
         assert path.read_text() == TEXT
 
@@ -260,6 +304,32 @@ def test_what_the_log_shows_is_applied_by_votes_and_undone(tmp_path: Path, monke
     assert len(again) == len(looks) + 1, "one read of twelve: the changes name no file, so they may concern each"
     last = here("log", "show", path, "--json").stdout
     assert last.count('"change_specification"') >= 4
-    for one in reversed(done["applied"]):
+    once_more = here("debug", path, "--apply", "--json")
+    assert once_more.returncode == 0, once_more.stderr
+    assert not [one for one in lines_of(once_more.stdout)[0]["applied"] if one["applied"]], "all is in force already"
+    for one in reversed([one for one in done["applied"] if one["applied"]]):
         assert here("undo", path, one["action"]).returncode == 0
     assert path.read_text() == SPEC
+
+
+def test_a_file_is_changed_because_of_its_own_agent_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another agent on the log wasted changes nothing here, and cannot be asked for."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parts.py").write_text(PARTS)
+    for name in ("clerk", "other"):
+        (tmp_path / f"{name}.toml").write_text(SPEC.replace('"clerk"', f'"{name}"'))
+    from logact.spec import build_agent
+    from logact.spec_parts import load_object
+
+    async def worked() -> None:
+        spec = load_spec(tmp_path / "clerk.toml")
+        agent = build_agent(spec, model=load_object("parts.py:model", spec)("big", 9e-6))
+        async with agent.log:
+            for _ in range(3):
+                await agent.run("look", new=True)
+
+    run(worked())
+    mine = here("debug", "other.toml", "--apply")
+    assert "No proposal can be applied" in mine.stdout and mine.returncode == 0
+    assert here("debug", "other.toml", "--apply", "--agent", "clerk").returncode == 2
+    assert (tmp_path / "other.toml").read_text() == SPEC.replace('"clerk"', '"other"')

@@ -92,6 +92,12 @@ def test_what_saves_tokens_is_applied_where_that_is_asked(tmp_path: Path) -> Non
     assert all({*one["beside"]} == positions - {one["position"]} for one in found["changes"])
     told = [line for line in here("swarm", "show", spec).stdout.splitlines() if "fewer tokens" in line]
     assert len(told) == 1, told  # one saving, of all that came together
+    taken = found["changes"][0]
+    assert here("undo", spec, taken["position"]).returncode == 0
+    after = json.loads(here("swarm", "show", spec, "--json").stdout)["changes"]
+    assert [one["position"] for one in after if one["undone"]] == [taken["position"]]
+    again = here("undo", spec, taken["position"])
+    assert again.returncode == 2 and "taken back already" in again.stderr
 
 
 def test_a_task_is_shared_and_shown(tmp_path: Path) -> None:

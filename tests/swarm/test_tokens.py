@@ -9,6 +9,7 @@ import pytest
 
 from logact import Action, AgenticIntrospection, LogActAgent, Tool
 from logact.entry import Intent, Notice
+from logact.errors import UsageError
 from logact.introspection.optimizing import measured
 from logact.introspection.tokens import extract
 from logact.introspection.tuning import APPLIED, UNDONE
@@ -161,6 +162,29 @@ def test_a_change_of_what_was_handed_over_ends_it() -> None:
             assert "do_03" in ann.tuning.prompt("")
             await ann.act(Action(tool="put", arguments={"path": "guide", "text": ""}))
             assert ann.tuning.prompt("") == ""
+
+    run(main())
+
+
+def test_only_what_was_applied_to_an_agent_is_taken_back() -> None:
+    """Another agent's change, an entry that applied nothing, and one that was taken back are refused."""
+
+    async def main() -> None:
+        log = memory_log()
+        desk = Desk(log)
+        await work(log, desk, "first")
+        done = await AgenticIntrospection().optimize_token_usage(desk.agents, automatic=True)
+        ann, bob = desk.agents
+        applied = done.applied["ann"][0]
+        with pytest.raises(UsageError, match="another agent"):
+            await bob.undo_optimization(applied)
+        with pytest.raises(UsageError, match="No change was applied"):
+            await ann.undo_optimization(1000)
+        with pytest.raises(UsageError):
+            await ann.undo_optimization(123_456_000)
+        await ann.undo_optimization(applied)
+        with pytest.raises(UsageError, match="taken back already"):
+            await ann.undo_optimization(applied)
 
     run(main())
 

@@ -190,8 +190,12 @@ def debug_command(
       logact debug ops.db --run 12000 --model openai:gpt-4o
       logact debug logact.toml --apply
 
-    With --apply, LOG is a specification. Each change that can be made in it (a setting, one more rule) is proposed as
-    an action of its agent, voted on like any other, and made if it passes; `logact undo` takes it back.
+    With --apply, LOG is a specification, and what its own agent did is looked at. Each change that can be made in it
+    (a setting, one more rule) is proposed as an action of its agent, voted on like any other, and made if it passes;
+    `logact undo` takes it back, newest first. A limit that is set is never raised.
+
+    \b
+    Exit codes: 0 done; 1 a change was refused, or did not work (--apply).
     """
     if apply_ and not log.endswith(".toml"):
         raise UsageError("Changes are made in a specification", received=log, expected="a file such as logact.toml")
@@ -199,17 +203,32 @@ def debug_command(
     def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Debugged]:
         return introspection.debug(opened, agent=agent, run=run)
 
+    agent = _owner(log, agent) if apply_ else agent
     found: Debugged = _over(log, _model(log, model, needed=False), work, **how)
     made = go(_applied(log, found)) if apply_ else []
     if as_json:
         put_json({**msgspec.to_builtins(found), "applied": msgspec.to_builtins(made)})
-        return
-    put(debug_lines(found))
-    for one in made:
+    else:
+        put(debug_lines(found))
+    for one in made if not as_json else ():
         word = "applied" if one.applied else f"not applied: {look.clean(one.reason)}"
-        put(look.wrapped(str(one.action), f"{look.clean(one.title)}: {word}"))
-    if apply_ and not made:
+        put(look.wrapped(str(one.action or "-"), f"{look.clean(one.title)}: {word}"))
+    if apply_ and not made and not as_json:
         put("No proposal can be applied as it is.")
+    if apply_ and not all(one.applied for one in made if one.action):
+        raise click.exceptions.Exit(1)
+
+
+def _owner(log: str, agent: str) -> str:
+    """The agent of a specification: what others did is no reason to change its file."""
+    from logact.spec import load_spec
+
+    owner = load_spec(log).agent.name
+    if agent not in ("", owner):
+        raise UsageError(
+            "A specification is changed because of what its own agent did", received=agent, expected=owner
+        )
+    return owner
 
 
 async def _applied(log: str, found: Debugged) -> list[Applied]:
@@ -222,7 +241,7 @@ async def _applied(log: str, found: Debugged) -> list[Applied]:
     tools = [*tools_of(spec, spec.log_url), change_tool(spec.path)]
     agent = build_agent(spec, tools=tools)
     async with agent.log:
-        return await propose(agent, [*found.performance.proposals, *found.proposals])
+        return await propose(agent, [*found.performance.proposals, *found.proposals], spec)
 
 
 # --- cost -------------------------------------------------------------------------------------------------------

@@ -8,8 +8,11 @@ import click
 import msgspec
 
 from logact.agent import LogActAgent
+from logact.agent_tuning import undo_change
 from logact.cli import look
 from logact.cli.common import go, json_option, named, put, put_json
+from logact.entry import Notice
+from logact.introspection.tuning import APPLIED
 from logact.spec import build_agent, load_spec
 from logact.spec_change import change_tool
 from logact.spec_parts import tools_of
@@ -18,7 +21,7 @@ from logact.undoing import UndoReport
 
 @click.command("undo")
 @click.argument("spec", type=click.Path())
-@click.argument("position", type=int, metavar="RUN|ACTION")
+@click.argument("position", type=int, metavar="RUN|ACTION|CHANGE")
 @click.option("--takeover", is_flag=True, help="Fence off another process that plays this agent.")
 @click.option("--log", "url", metavar="URL", callback=named, help="Use this log, whatever the file says.")
 @json_option
@@ -26,7 +29,8 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
     """Take back what a RUN or an ACTION did, newest first.
 
     Each undo is proposed, voted on, committed and executed like any other action, by the undo that the tool of SPEC
-    declares. It stops at the first that does not succeed; the same command goes on.
+    declares. It stops at the first that does not succeed; the same command goes on. A change that was applied to
+    save tokens (`logact swarm show` names its position) is taken back by one entry.
 
     \b
     Examples:
@@ -41,11 +45,18 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
 
     agent = undoer(spec, takeover=takeover, log=log_url(url) if url else None)
 
-    async def work() -> UndoReport:
-        async with agent.log:
+    async def work() -> UndoReport | int:
+        async with agent.log as log:
+            entry = await log.get(position)
+            if isinstance(entry.payload, Notice) and entry.payload.code == APPLIED:
+                return await undo_change(log, position)
             return await agent.undo(position)
 
     report = go(work())
+    if isinstance(report, int):
+        said = f"The change at {position} is taken back, from its agent's next turn on."
+        put_json({"complete": True, "undoes": position, "position": report}) if as_json else put(said)
+        return
     if as_json:
         put_json({"complete": report.complete, **msgspec.to_builtins(report)})
     else:

@@ -22,8 +22,8 @@ __all__ = ["NO_VOTER", "Verdict", "evaluate", "names", "probability", "problems"
 Outcome = Literal["approve", "reject", "wait", "abstain"]
 
 NO_VOTER = (
-    "no voter is configured, so only reads pass; give the agent voters=[...] (in a specification: [[voters]]), or set "
-    "a policy that says what is open"
+    "no voter is configured, so only reads pass; give the agent voters=[...] (in a specification: [[voters]]), or "
+    "set a policy that says what is open"
 )
 
 NOBODY = "every voter abstained; at least one must approve"

@@ -1,7 +1,7 @@
 """What introspection may propose to change: a setting of a short list, or one more rule that denies. Pure.
 
-Nothing here can loosen a policy, a tool's effect or a voter. Applying a change is an action like any other, proposed
-and voted on; ``logact.spec_change`` has its tool.
+Nothing here can loosen a policy, a tool's effect, a voter or a limit that is set. Applying a change is an action like
+any other, proposed and voted on; ``logact.spec_change`` has its tool.
 """
 
 from __future__ import annotations
@@ -30,6 +30,35 @@ SETTINGS: dict[str, type] = {
 }
 """The settings that a proposal may change, and what they hold. Numbers are above 0; names are added to those that
 are there."""
+
+
+TIGHTENED = frozenset(
+    {
+        "agent.reuse_reads_s",
+        "agent.context_tokens_max",
+        "agent.model_timeout_s",
+        "agent.limits.turns",
+        "agent.limits.actions",
+        "agent.limits.tokens",
+        "agent.limits.seconds",
+    }
+)
+"""The settings that a change may set where none is in force (0), and otherwise only make smaller."""
+
+
+def in_the_way(change: Change, now: Any) -> str:
+    """Why a change may not follow what is in force, or would do nothing ("" if it may).
+
+    ``now`` is the value that the setting has (a sequence of names where it holds names).
+    """
+    value = change.value
+    if isinstance(value, tuple):
+        return "" if set(value) - set(now) else f"{', '.join(value)}: in force already"
+    if value == now:
+        return f"{change.setting} is {now} already"
+    if change.setting in TIGHTENED and now and isinstance(value, int | float) and value > now:
+        return f"{change.setting} is {now:g}, and {value:g} would loosen it"
+    return ""
 
 
 def read_change(given: Any, models: Mapping[str, str]) -> Change | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from logact.core.state import State
 from logact.entry import Entry, Intent, Notice, end_of
+from logact.errors import UsageError
 from logact.introspection.token_reading import WHOLE, changes, objects_of, touches
 from logact.introspection.tokens import Measure
 from logact.introspection.trials import APPLIED, KEPT, SPOKESMEN, UNDONE, Trial, Trials, Verdict
@@ -159,7 +160,26 @@ class Tuning:
             self.trials.take(entry)
 
 
-__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "KEPT", "UNDONE", "WHOLE", "Tuning"]
+async def applied_to(log: SharedLog, position: int) -> str:
+    """The agent to which a change was applied at a position, and is in force. UsageError if there is none."""
+    entry = await log.get(position)
+    said = entry.payload
+    if not isinstance(said, Notice) or said.code != APPLIED:
+        raise UsageError(
+            "No change was applied at this position",
+            received=f"{entry.kind} {position}",
+            expected="one that `logact swarm show`, or `applied` of `optimize_token_usage`, names",
+        )
+    async for later in log.read(position, matching=where(kinds=["Notice"], agents=[said.agent])):
+        undone = later.payload
+        if isinstance(undone, Notice) and undone.code == UNDONE and undone.data.get("undoes") == position:
+            raise UsageError(
+                "This change was taken back already", received=str(position), expected="one that is in force"
+            )
+    return said.agent
+
+
+__all__ = ["APPLIED", "DIGEST_CHARS_MIN", "KEPT", "UNDONE", "WHOLE", "Tuning", "applied_to"]
 
 
 def _read(given: Any) -> Measure | None:
