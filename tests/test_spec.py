@@ -46,6 +46,14 @@ MISTAKES = [
     ('use = "parts.py:careful"', 'use = "rules"', ["line 11", "exactly one"]),
     ('use = "parts.py:careful"', 'use = "a:b"\non_failure = "aprove"', ["line 12", "on_failure"]),
     ("[secrets]", "[checkpoints]\nevery = 0\n[secrets]", ["line 14", "checkpoints.every"]),
+    (
+        "[secrets]",
+        '[recovery]\nmode = "skip"\nmax_retries = 2\n[secrets]',
+        ["line 13", "not tried again"],
+    ),
+    ("[secrets]", "[recovery.semantic]\nturns_max = 0\n[secrets]", ["recovery.semantic.turns_max", "from 1"]),
+    ("[secrets]", '[recovery.semantic]\ncheck = "in_order"\n[secrets]', ["check is no function", "module:name"]),
+    ('use = "files"\nroot', 'use = "shell"\ntimeout_s = 0\nroot', ["line 8", "timeout_s", "above 0"]),
     ("[agent]", 'path = "x"\n[agent]', ["line 1", "no key 'path'"]),
 ]
 

@@ -50,6 +50,7 @@ from logact.errors import (
 )
 from logact.introspection.applied import kinds_for
 from logact.introspection.profiler import Profiler
+from logact.introspection.semantic_recovery import Plain, SemanticRecovery, plain_of
 from logact.introspection.tuning import REUSING, Tuning, applied_to
 from logact.logs.base import SharedLog
 from logact.models.base import Model
@@ -78,7 +79,8 @@ class LogActAgent:
     pass. ``tools`` are functions with ``@tool``; ``model`` is any :class:`~logact.models.base.Model` or a name such
     as ``openai:gpt-4o``. ``secrets`` are values that the log, the model and the voters never see. ``answer_type``
     asks for a structured final answer (a type that ``msgspec`` can convert to). ``recovery`` says how failed actions
-    are tried again; without it the model is told of each failure. ``breaker`` leaves a tool alone whose environment
+    are tried again; without it the model is told of each failure. A SemanticRecovery is asked where somebody wants it
+    (``logact recover --semantic``); its fallback holds meanwhile. ``breaker`` leaves a tool alone whose environment
     is gone, and the run waits for it. ``watch`` says what is done about loops, stalls, rising errors and limits that
     come near. Who works gives a sign of life in the log within ``lease_s`` (0: none); ``end_hung`` lets a recovery
     kill the process of an executor on this host whose lease ran out. Checkpoints come after ``checkpoint_every``
@@ -112,7 +114,7 @@ class LogActAgent:
         checkpoint_bytes: int = 0,
         checkpoint_s: float = 0,
         takeover: bool = False,
-        recovery: RetryRecovery | None = None,
+        recovery: Plain | SemanticRecovery | None = None,
         breaker: Breaker | None = None,
         watch: Watch | None = None,
         lease_s: float = LEASE_S,
@@ -160,7 +162,9 @@ class LogActAgent:
         self.takeover = takeover
         self.checkpoint_bytes = checkpoint_bytes
         self.checkpoint_s = checkpoint_s
-        self.recovery = recovery
+        plain = plain_of(recovery)
+        self.recovers = recovery  # as it was given; what the executor goes by is its retries
+        self.recovery = plain if isinstance(plain, RetryRecovery) else None
         self.breaker = breaker
         self.watch = watch or Watch()
         self.lease_s = lease_s

@@ -70,12 +70,13 @@ def _tools(spec: SpecFile, table: ToolsTable, kept_away: list[Path]) -> list[Too
     if isinstance(table, WebTools):
         from logact.tools import Web
 
-        return Web(table.allow, allow_private=table.allow_private).tools
+        return Web(table.allow, allow_private=table.allow_private, timeout_s=table.timeout_s).tools
     return _object_tools(spec, table)
 
 
 def _code_tools(spec: SpecFile, table: CodeTools, kept_away: list[Path]) -> list[Tool]:
     from logact.tools import Shell
+    from logact.tools.sandbox import Limits
 
     root = spec.at(table.root).resolve()
     inside = [path for path in kept_away if path.resolve().is_relative_to(root)]
@@ -91,6 +92,7 @@ def _code_tools(spec: SpecFile, table: CodeTools, kept_away: list[Path]) -> list
         readable=[spec.at(path) for path in table.readable],
         network=table.network,
         unsandboxed=table.unsandboxed,
+        limits=Limits(seconds=table.timeout_s),
     )
     if shell.why_off:
         raise SpecError(f"{_file(spec)}: use = {table.use!r} needs a sandbox", received=shell.why_off)

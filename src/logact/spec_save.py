@@ -12,21 +12,21 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from logact.errors import SpecError
+from logact.introspection.semantic_recovery import SemanticRecovery, plain_of
 from logact.introspection.trials import price_of
-from logact.runtime.retry import RetryRecovery
+from logact.models.base import Model
 from logact.runtime.watcher import Watch
 from logact.spec import SpecFile, load_spec, save_spec
 from logact.spec_parts import file_of
 from logact.spec_proof import prove
-from logact.spec_supervision import recovery_of
+from logact.spec_recovery import table_of
 from logact.spec_tables import (
     AgentTable,
-    BackoffTable,
     BreakerTable,
     CheckpointsTable,
     CodeTools,
@@ -38,6 +38,7 @@ from logact.spec_tables import (
     PolicyTable,
     PriceTable,
     RecoveryTable,
+    SemanticTable,
     SuperviseTable,
     ToolsTable,
     VoterTable,
@@ -45,6 +46,7 @@ from logact.spec_tables import (
     WebTools,
 )
 from logact.tools import Shell, Tool, Web, Workspace
+from logact.tools.sandbox import Limits
 from logact.tools.shell import UNSANDBOXED
 from logact.voters.base import FunctionVoter, Voter
 
@@ -100,14 +102,11 @@ def spec_of(
             expected=", ".join(names) or "no secrets",
             todo='pass secrets={"NAME": "env:VARIABLE"}',
         )
-    model = agent.model.name if agent.model is not None else ""
-    if model == "scripted" or model.startswith("ScriptedModel"):
-        model = ""  # it is code: whoever builds the agent names one
     default_timeout = inspect.signature(type(agent).__init__).parameters["model_timeout_s"].default
     return SpecFile(
         agent=AgentTable(
             name=agent.agent_id,
-            model=model,
+            model=_model_name(agent.model),
             system=agent.system,
             limits=LimitsTable(**msgspec.structs.asdict(agent.limits)),
             context_tokens_max=agent.context_tokens_max,
@@ -127,7 +126,7 @@ def spec_of(
         checkpoints=CheckpointsTable(
             every=agent.checkpoint_every, bytes=agent.checkpoint_bytes, seconds=agent.checkpoint_s
         ),
-        recovery=_recovery(agent.recovery) if agent.recovery is not None else None,
+        recovery=_recovery(agent, place),
         prices=_prices(agent),
         breaker=BreakerTable(**msgspec.structs.asdict(agent.breaker)) if agent.breaker is not None else None,
         watch=WatchTable(**msgspec.structs.asdict(agent.watch)) if agent.watch != Watch() else None,
@@ -163,7 +162,7 @@ def _told(value: Any) -> Any:
     return vars(value) if hasattr(value, "__dict__") else value
 
 
-def _refuse(what: str, received: str, todo: str) -> None:
+def _refuse(what: str, received: str, todo: str) -> NoReturn:
     raise SpecError(f"A specification cannot hold {what}", received=received, todo=todo)
 
 
@@ -184,20 +183,39 @@ def _log(agent: LogActAgent, place: Path) -> LogTable:
 
 def _prices(agent: LogActAgent) -> dict[str, PriceTable]:
     """What the agent's models cost, where it was told."""
-    models = [one for one in (agent.model, *agent.try_models.values()) if one is not None]
+    recovers = agent.recovers.model if isinstance(agent.recovers, SemanticRecovery) else None
+    models = [one for one in (agent.model, recovers, *agent.try_models.values()) if one is not None]
     known = {one.name: price for one in models if (price := price_of(one)) is not None}
     return {name: PriceTable(**msgspec.structs.asdict(price)) for name, price in known.items()}
 
 
-def _recovery(recovery: RetryRecovery) -> RecoveryTable:
-    """Retries as a table, if that leads back to the same rules: a class that is switched off is not in a file."""
-    usual = msgspec.structs.asdict(recovery.usual)
-    other = {name: one for name, one in recovery.rules.items() if one != recovery.usual}
-    by_class = {name: BackoffTable(**msgspec.structs.asdict(one)) for name, one in other.items()}
-    table = RecoveryTable(**usual, by_class=by_class)
-    if type(recovery) is not RetryRecovery or recovery_of(table).rules != recovery.rules:
+def _recovery(agent: LogActAgent, place: Path) -> RecoveryTable | None:
+    """How the agent recovers as a table, if that leads back to the same."""
+    given = agent.recovers
+    if given is None:
+        return None
+    plain = plain_of(given)
+    table = table_of(plain)
+    if table is None:
         _refuse("an agent's recovery from code", "recovery=...", "build_agent(spec, recovery=...)")
-    return table
+    if not isinstance(given, SemanticRecovery):
+        return table
+    limits = msgspec.structs.asdict(given.limits)
+    semantic = SemanticTable(
+        model=_model_name(given.model),
+        tools=given.tools,
+        check=_reference(given.check, place, None, "the check of a semantic recovery") if given.check else "",
+        plan_actions_max=given.plan_actions_max,
+        history_chars_max=given.history_chars_max,
+        **{f"{name}_max": limits[name] for name in ("turns", "tokens", "seconds")},
+    )
+    return msgspec.structs.replace(table, semantic=semantic)
+
+
+def _model_name(model: Model | None) -> str:
+    """A model by its name; one that is code has none, so whoever builds the agent names one."""
+    name = model.name if model is not None else ""
+    return "" if name == "scripted" or name.startswith("ScriptedModel") else name
 
 
 def _url(url: str, place: Path) -> str:
@@ -240,15 +258,20 @@ def _table(group: list[Tool], place: Path) -> ToolsTable:
         return FilesTools(use="files", root=_relative(root.path, place), read_only=owner.read_only, hide=hidden)
     if isinstance(owner, Shell):
         use = group[0].name.removeprefix("run_")
+        if owner.limits != Limits(seconds=owner.limits.seconds):
+            _refuse("the limits of a shell but for its seconds", "limits=...", "build_agent(spec, tools=...)")
         return CodeTools(
             use=use,
             root=_relative(owner.workspace, place),
             readable=[_relative(path, place) for path in owner.readable],
             network=owner.network,
             unsandboxed=UNSANDBOXED if owner.unconfined else "",
+            timeout_s=owner.limits.seconds,
         )
     if isinstance(owner, Web):
-        return WebTools(use="web", allow=list(owner.hosts), allow_private=owner.allow_private)
+        return WebTools(
+            use="web", allow=list(owner.hosts), allow_private=owner.allow_private, timeout_s=owner.timeout_s
+        )
     one = group[0]
     if owner is not None:
         _refuse(f"the tool {one.name}", f"a method of {type(owner).__name__}", "make it a function of a module")

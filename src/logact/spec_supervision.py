@@ -1,4 +1,4 @@
-"""From a specification's tables to what supervises an agent: retries, a breaker, a watch.
+"""From a specification's tables to what supervises an agent: recovery, a breaker, a watch.
 
 It makes objects only; what they do is the agent's.
 """
@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from logact.core.breaking import Breaker
-from logact.core.retrying import Backoff
 from logact.errors import SpecError, UsageError
-from logact.runtime.retry import RetryRecovery
 from logact.runtime.watcher import Watch
+from logact.spec_recovery import check_recovery, recovering
 from logact.spec_supervise import check as check_supervise
-from logact.spec_tables import BackoffTable, BreakerTable, RecoveryTable, SuperviseTable, WatchTable
+from logact.spec_tables import BreakerTable, CodeTools, SuperviseTable, WatchTable, WebTools
 
 if TYPE_CHECKING:
     from logact.spec import SpecFile
@@ -37,7 +36,7 @@ def supervision(spec: SpecFile) -> dict[str, Any]:
         "reuse_reads_s": spec.agent.reuse_reads_s,
     }
     if spec.recovery is not None:
-        found["recovery"] = recovery_of(spec.recovery)
+        found["recovery"] = recovering(spec)
     if spec.breaker is not None:
         found["breaker"] = breaker_of(spec.breaker)
     if spec.watch is not None:
@@ -53,7 +52,7 @@ def check_tables(spec: SpecFile, where: Callable[..., str]) -> None:
 
         check_health(spec.health, where)
     makers: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("recovery", lambda: recovery_of(spec.recovery) if spec.recovery is not None else None),
+        ("recovery", lambda: check_recovery(spec.recovery) if spec.recovery is not None else None),
         ("breaker", lambda: breaker_of(spec.breaker) if spec.breaker is not None else None),
         ("watch", lambda: watch_of(spec.watch) if spec.watch is not None else None),
     )
@@ -72,6 +71,13 @@ def check_tables(spec: SpecFile, where: Callable[..., str]) -> None:
         )
     if spec.checkpoints.bytes < 0 or spec.checkpoints.seconds < 0:
         raise SpecError(f"{where('checkpoints')}: checkpoints is not usable", expected="bytes and seconds from 0")
+    for place, tools in enumerate(spec.tools):
+        if isinstance(tools, CodeTools | WebTools) and not tools.timeout_s > 0:
+            raise SpecError(
+                f"{where('tools', place, 'timeout_s')}: a tool's timeout_s is not usable",
+                received=f"{tools.timeout_s:g}",
+                expected="seconds, above 0",
+            )
     _check_lease(spec, where)
 
 
@@ -93,18 +99,6 @@ def _check_lease(spec: SpecFile, where: Callable[..., str]) -> None:
             todo="a part that is silent for lease_s is fenced off and ended before the supervisor would replace it: "
             "raise lease_s as well, or lower hang_s",
         )
-
-
-def recovery_of(table: RecoveryTable) -> RetryRecovery:
-    """Retries as a table says. Raises UsageError."""
-    usual = _backoff(table)
-    return RetryRecovery(
-        **msgspec.structs.asdict(usual), by_class={name: _backoff(one) for name, one in table.by_class.items()}
-    )
-
-
-def _backoff(table: BackoffTable) -> Backoff:
-    return Backoff(**{name: getattr(table, name) for name in Backoff.__struct_fields__})
 
 
 def breaker_of(table: BreakerTable) -> Breaker:

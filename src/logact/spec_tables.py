@@ -97,10 +97,33 @@ class BackoffTable(Table, frozen=True, kw_only=True):
     jitter: float = 0.25
 
 
-class RecoveryTable(BackoffTable, frozen=True, kw_only=True):
-    """``[recovery]``: failed actions again; ``by_class`` says otherwise for a class of failures."""
+class SemanticTable(Table, frozen=True, kw_only=True):
+    """``[recovery.semantic]``: how ``logact recover --semantic`` asks a model, within limits. See SemanticRecovery.
 
+    ``model`` is the agent's own where none is named, ``tools`` are all that only read where none are.
+    ``check`` is a function, ``package.module:name`` or ``file.py:name``.
+    """
+
+    model: str = ""
+    tools: list[str] | None = None
+    check: str = ""
+    turns_max: int = 12
+    tokens_max: int = 100_000
+    seconds_max: int = 600
+    plan_actions_max: int = 100
+    history_chars_max: int = 24_000
+
+
+class RecoveryTable(BackoffTable, frozen=True, kw_only=True):
+    """``[recovery]``: failed actions again; ``by_class`` says otherwise for a class of failures.
+
+    With the ``mode`` ``skip`` or ``exact`` they are not tried again. ``semantic`` asks a model where somebody wants
+    it, and what ``mode`` says is its fallback.
+    """
+
+    mode: Literal["retry", "skip", "exact"] = "retry"
     by_class: dict[str, BackoffTable] = {}
+    semantic: SemanticTable | None = None
 
 
 class BreakerTable(Table, frozen=True, kw_only=True):
@@ -180,22 +203,27 @@ class FilesTools(Table, frozen=True, kw_only=True):
 
 
 class CodeTools(Table, frozen=True, kw_only=True):
-    """``use = "shell"`` or ``"python"``: run code in the sandbox, in the directory ``root``."""
+    """``use = "shell"`` or ``"python"``: run code in the sandbox, in the directory ``root``.
+
+    A command may take ``timeout_s`` seconds.
+    """
 
     use: str
     root: str = "."
     readable: list[str] = []
     network: bool = False
     unsandboxed: str = ""
+    timeout_s: float = 60.0
     effects: dict[str, Effect] = {}
 
 
 class WebTools(Table, frozen=True, kw_only=True):
-    """``use = "web"``: read from the hosts that ``allow`` lists."""
+    """``use = "web"``: read from the hosts that ``allow`` lists, each time within ``timeout_s``."""
 
     use: str
     allow: list[str]
     allow_private: bool = False
+    timeout_s: float = 30.0
     effects: dict[str, Effect] = {}
 
 

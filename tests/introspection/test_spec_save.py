@@ -18,6 +18,7 @@ from logact import (
     RetryRecovery,
     SafetyVoter,
     ScriptedModel,
+    SemanticRecovery,
     Swarm,
     Vote,
     Voter,
@@ -29,12 +30,16 @@ from logact.core.breaking import Breaker
 from logact.core.retrying import Backoff
 from logact.entry import Abort, Intent, Result
 from logact.errors import SpecError
+from logact.introspection.trials import price_of
 from logact.models import call
 from logact.models.provider import Price, ProviderModel
 from logact.runtime.watcher import Watch
 from logact.spec import build_agent, load_spec
 from logact.spec_save import save_agent
 from logact.spec_tables import HealthTable, SuperviseTable
+from logact.tools import Shell, Web
+from logact.tools.sandbox import Limits as ShellLimits
+from logact.tools.shell import UNSANDBOXED
 from logact.voters.combine import any_of
 from logact.voters.conflict import ConflictVoter
 from tests.runtime.kit import run
@@ -121,6 +126,59 @@ def test_saved_and_built_again(tmp_path: Path) -> None:
     assert 'root = "work"' in text
     assert 'url = "sqlite:///a.db"' in text
     assert str(tmp_path) not in text.replace(str(Path(__file__).parent), "")
+
+
+def in_order() -> str:
+    """What is wrong with the world."""
+    return ""
+
+
+def closure() -> Any:
+    """A check that no file can name."""
+    return lambda: "wrong"
+
+
+@pytest.mark.parametrize("fallback", ["skip", "exact", RetryRecovery(5, 0.1)], ids=["skip", "exact", "retry"])
+@pytest.mark.parametrize("semantic", [False, True], ids=["plain", "semantic"])
+def test_every_way_to_recover_comes_back(tmp_path: Path, fallback: Any, semantic: bool) -> None:
+    """Retries, skip, exact; and a model with its tools, check and limits, with each of these as its fallback."""
+    asked = SemanticRecovery(
+        ProviderModel("openai:gpt-4o", price=Price(input_usd=2.5, output_usd=10.0)),
+        ["peek"],
+        fallback=fallback,
+        check=in_order,
+        turns_max=3,
+        tokens_max=7000,
+        seconds_max=50,
+        plan_actions_max=4,
+        history_chars_max=900,
+    )
+    agent = built(tmp_path, voters=[careful], tools=[peek, pay], recovery=asked if semantic else fallback)
+    again = build_agent(load_spec(save_agent(agent, tmp_path / "clerk.toml")))
+    assert (again.recovery is None) == isinstance(fallback, str), "the executor's own retries"
+    found = again.recovers
+    if isinstance(found, SemanticRecovery):
+        assert found.model is not None and found.model.name == "openai:gpt-4o"
+        assert price_of(found.model) == Price(input_usd=2.5, output_usd=10.0)
+        assert found.check is in_order
+        mine = (asked.tools, asked.limits, asked.plan_actions_max, asked.history_chars_max)
+        assert (found.tools, found.limits, found.plan_actions_max, found.history_chars_max) == mine
+        found = found.fallback
+    assert isinstance(again.recovers, SemanticRecovery) == semantic
+    assert vars(found)["rules"] == fallback.rules if isinstance(fallback, RetryRecovery) else found == fallback
+
+
+def test_how_long_tools_may_take_comes_back(tmp_path: Path) -> None:
+    """The web's and a shell's own time limits; other limits of a shell are refused, not left out."""
+    (tmp_path / "work").mkdir()
+    shell = Shell(tmp_path / "work", limits=ShellLimits(seconds=7), unsandboxed=UNSANDBOXED)
+    agent = built(tmp_path, voters=[careful], tools=[*shell.tools, *Web(["example.org"], timeout_s=4).tools])
+    again = build_agent(load_spec(save_agent(agent, tmp_path / "clerk.toml")))
+    times = {one.name: one.timeout_ms for one in again.tools.specs()}
+    assert times == {"run_shell": 22_000, "run_python": 22_000, "http_get": 9000}
+    small = Shell(tmp_path / "work", limits=ShellLimits(processes=2), unsandboxed=UNSANDBOXED)
+    with pytest.raises(SpecError, match="limits of a shell"):
+        save_agent(built(tmp_path, voters=[careful], tools=small.tools), tmp_path / "small.toml")
 
 
 def test_it_runs(tmp_path: Path) -> None:
@@ -339,6 +397,7 @@ def made_inside() -> Any:
         ({"answer_type": int}, "answer_type"),
         ({"recovery": RetryRecovery(by_class={"timeout": None})}, "recovery"),
         ({"recovery": Patient()}, "recovery"),
+        ({"recovery": SemanticRecovery(check=closure())}, "check"),
     ],
 )
 def test_what_a_file_cannot_say_is_named(tmp_path: Path, options: dict[str, Any], says: str) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_help import fits, lines_of, logact, start, wait_for
+from tests.cli_help import fits, here, lines_of, logact, start, wait_for
 from tests.recovery import test_doubt_cli
 
 FLAKY = """
+from pathlib import Path
 from logact import ScriptedModel, tool
 from logact.models.scripted import call
 
@@ -34,6 +35,10 @@ def carry(item: str) -> str:
 
 def yes(entry):
     return True
+
+
+def in_order():
+    return (Path(__file__).parent / "wrong").read_text()
 
 
 model = ScriptedModel([call("send", item="a"), "It did not work."])
@@ -69,8 +74,8 @@ def failed(tmp_path: Path) -> tuple[Path, int]:
     (tmp_path / "parts.py").write_text(FLAKY)
     spec = tmp_path / "logact.toml"
     spec.write_text(SPEC)
-    assert logact("run", spec, "send a").returncode == 0
-    (one,) = [line for line in lines_of(logact("actions", spec, "--json").stdout) if line.get("tool") == "send"]
+    assert here("run", spec, "send a").returncode == 0
+    (one,) = [line for line in lines_of(here("actions", spec, "--json").stdout) if line.get("tool") == "send"]
     assert one["status"] == "failed"
     return spec, one["action"]
 
@@ -126,6 +131,39 @@ def test_a_model_proposes_how_to_go_on(failed: tuple[Path, int]) -> None:
     fits(done.stdout)
     shown = lines_of(logact("actions", spec, "--json").stdout)
     assert [line["status"] for line in shown if line.get("tool") == "carry"] == ["executed"]
+
+
+SEMANTIC = """
+[recovery]
+mode = "skip"
+
+[recovery.semantic]
+model = "scripted:parts.py:MODEL"
+tools = ["look"]
+check = "parts.py:in_order"
+turns_max = 2
+"""
+
+
+def test_the_specification_says_how_a_model_recovers(failed: tuple[Path, int]) -> None:
+    """Its model, limits and check are those of the file, and the mode is the fallback. (It was always "exact".)"""
+    spec, action = failed
+    wrong = spec.parent / "wrong"
+    wrong.write_text("a is still missing")
+    spec.write_text(SPEC + SEMANTIC.replace("MODEL", "by_hand"))
+    misled = here("recover", spec, "--semantic", "--json")
+    assert misled.returncode == 1, misled.stderr
+    outcome = lines_of(misled.stdout)[-1]["semantic"]
+    assert (outcome["decision"], outcome["fell_back"]) == ("alternative", "the check says: a is still missing")
+    statuses = {one["action"]: one["status"] for one in lines_of(here("actions", spec, "--json").stdout)}
+    assert statuses[action] == "skipped", "the mode of the file took over"
+    wrong.write_text("")
+    spec.write_text(SPEC + SEMANTIC.replace("MODEL", "by_magic"))
+    told = here("recover", spec, "--semantic", "--json").stdout
+    assert "the limit of 2 turns is reached" in lines_of(told)[-1]["semantic"]["fell_back"]
+    assert (
+        here("recover", spec, "--semantic", "--model", f"scripted:{spec.parent}/parts.py:by_hand").returncode == 0
+    ), "goes before"
 
 
 @pytest.mark.parametrize(

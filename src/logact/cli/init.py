@@ -65,6 +65,17 @@ use = "safety"           # stops what is plainly harmful
 # use = "my_voters.py:OfficeHours"   # your own Voter, or a function
 # options = {{ until = "18:00" }}
 
+# --- when an action failed ---------------------------------------------------
+# Without this the model is told. mode = "skip" or "exact" tries nothing again.
+
+# [recovery]
+# max_retries = 3
+# base_delay = 0.5                   # seconds, doubled each time
+
+# [recovery.semantic]                # logact recover --semantic asks a model;
+# model = "openai:gpt-4o"            # the agent's, if none is named
+# turns_max = 12
+
 # --- secrets ----------------------------------------------------------------
 # The model writes secret://github; only the executor puts the value in.
 

@@ -58,6 +58,7 @@ def recover_command(
     again under the same key, others are probed or undone. What nobody can know stays in doubt, for `logact doubt`.
     `logact run` does the same, and then goes on with the task. --semantic has the model read the history, look at
     the world through tools that only read, and propose: retry, skip, or another plan, which is voted on.
+    [recovery.semantic] in SPEC names its model and limits; where it fails, the mode of [recovery] takes over.
 
     \b
     Examples:
@@ -71,17 +72,20 @@ def recover_command(
     is in doubt; 5 no log; 6 no model (--semantic).
     """
     from logact.cli.common import log_url
+    from logact.introspection.semantic_recovery import SemanticRecovery
 
     if semantic and skip is not None:
         raise UsageError("Two ways to go on", received="--semantic and --skip", expected="one of them")
     if reason and skip is None:
         raise UsageError("A reason for nothing", received="--reason without --skip", todo="add --skip ACTION")
     agent = build_agent(load_spec(spec), model=model, takeover=takeover, log=log_url(url) if url else None)
-    if semantic and agent.model is None:
+    if isinstance(agent.recovers, SemanticRecovery) and model:
+        agent.recovers.model = None  # what --model names is the agent's
+    if semantic and agent.model is None and not getattr(agent.recovers, "model", None):
         raise UsageError(
             "This agent has no model to ask",
             received=f"no model in {spec}, and LOGACT_MODEL is not set",
-            todo="set LOGACT_MODEL, add model under [agent], or pass --model",
+            todo="set LOGACT_MODEL, add model under [agent] or [recovery.semantic], or pass --model",
         )
     go(_recover(agent, semantic=semantic, skip=skip, reason=reason, as_json=as_json))
 
@@ -125,11 +129,12 @@ async def _recover(agent: LogActAgent, *, semantic: bool, skip: int | None, reas
 
 
 async def _ask(agent: LogActAgent) -> SemanticOutcome:
-    from logact.introspection.semantic_recovery import SemanticRecovery
+    from logact.introspection.semantic_recovery import SemanticRecovery, plain_of
 
-    if agent.model is None:  # refused before, with what to do
-        raise UsageError("This agent has no model to ask", todo="pass --model")
-    return await SemanticRecovery(agent.model).recover_with_introspection(agent)
+    recovery = agent.recovers
+    if not isinstance(recovery, SemanticRecovery):
+        recovery = SemanticRecovery(fallback=plain_of(recovery))
+    return await recovery.recover_with_introspection(agent)
 
 
 def _became(unfinished: list[Action], told: History) -> list[Settled]:

@@ -80,6 +80,8 @@ class SemanticOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Check = Callable[[], "str | Awaitable[str]"]
+Plain = RetryRecovery | Literal["skip", "exact"]
+"""What takes over without a model: failed actions again, the last one given up, or no more than settling."""
 
 
 class SemanticRecovery:
@@ -87,15 +89,16 @@ class SemanticRecovery:
 
     ``tools`` are names (or tools) of the agent that only read; by default all that it has. ``check`` is asked after a
     plan was carried out, and says what is wrong ("" if nothing): the model's word is not believed. ``fallback`` is a
-    :class:`RetryRecovery`, ``"skip"``, or ``"exact"`` (settle what is unfinished, no more).
+    :class:`RetryRecovery`, ``"skip"``, or ``"exact"`` (settle what is unfinished, no more). Without a ``model`` it is
+    the agent's own.
     """
 
     def __init__(
         self,
-        model: Model,
+        model: Model | None = None,
         tools: Iterable[Tool | str] | None = None,
         *,
-        fallback: RetryRecovery | Literal["skip", "exact"] = "exact",
+        fallback: Plain = "exact",
         check: Check | None = None,
         turns_max: int = 12,
         tokens_max: int = 100_000,
@@ -114,8 +117,10 @@ class SemanticRecovery:
     async def recover_with_introspection(self, agent: LogActAgent) -> SemanticOutcome:
         """Have the model analyse the agent's history and the world, and carry out what it proposes.
 
-        Raises UsageError (a tool that does more than read), InDoubt, and what the log itself raises.
+        Raises UsageError (no model, a tool that does more than read), InDoubt, and what the log itself raises.
         """
+        if self.model is None and agent.model is None:
+            raise UsageError("There is no model to ask", todo="give SemanticRecovery one, or the agent")
         looking = self._looking(agent)
         async with agent._playing() as parts:
             await agent.recover_from_failure()
@@ -198,9 +203,12 @@ class SemanticRecovery:
     async def _asked(
         self, parts: Parts, agent: LogActAgent, run: int, looking: Toolbox
     ) -> tuple[Analysis | None, str]:
+        model = self.model or agent.model
+        if model is None:  # refused before
+            return None, "there is no model"
         driver = Driver(
             parts.host,
-            self.model,
+            model,
             Proposer(parts.host, looking, agent.secrets, decide_within_ms=agent.decide_within_ms),
             system=SYSTEM,
             inline=parts.inline,
@@ -352,3 +360,8 @@ def _last_run(told: History) -> int:
 
 def _is_analysis(run: RunState | None) -> bool:
     return run is not None and run.title == TITLE and bool(run.life)
+
+
+def plain_of(recovery: Plain | SemanticRecovery | None) -> Plain:
+    """The part of an agent's recovery that needs no model."""
+    return (recovery.fallback if isinstance(recovery, SemanticRecovery) else recovery) or "exact"
