@@ -12,6 +12,7 @@ from logact.cli.common import json_option, put, put_json, with_log
 from logact.core.settling import ANSWER
 from logact.core.state import Action, Status
 from logact.core.views import named
+from logact.core.waiting import of_action
 from logact.entry import (
     Abort,
     BlobRef,
@@ -206,7 +207,7 @@ async def story(log: SharedLog, told: History, action: Action) -> list[str]:
     if action.conflict:
         lines += ["", *look.wrapped("CONFLICT", describe.conflict(action), indent=2)]
         lines += look.wrapped("next", f"logact doubt LOG {action.id} settles it", indent=2)
-    if action.is_open:
+    if action.is_open or of_action(told.state, action) is not None:
         lines += ["", *look.wrapped("now", describe.waits_for(told.state, action), indent=2)]
         lines += _ways_out(action)
     return lines

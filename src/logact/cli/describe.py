@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from logact.cli import look
+from logact.cli import look, waiting
 from logact.core import deciding
 from logact.core.settling import ANSWER
 from logact.core.state import Action, State
+from logact.core.waiting import of_action
 from logact.entry import (
     Abort,
     Cancel,
@@ -266,7 +267,11 @@ def waits_for(state: State, action: Action) -> str:
     blocked = state.blocked(action)
     if action.status == "proposed":
         missing = [name for name in deciding.awaited(state, action) if name not in action.votes]
-        return "waits for the vote of " + ", ".join(missing) if missing else "waits for a decision"
+        until = f", until {waiting.at(action.intent.deadline_ms)}" if action.intent.deadline_ms else ""
+        return "waits for the vote of " + ", ".join(missing) + until if missing else "waits for a decision"
+    wait = None if blocked else of_action(state, action)
+    if wait is not None and wait.kind != "people":
+        return waiting.words(wait)
     if action.status == "validated":
         return f"committed, but {blocked}" if blocked else "committed, waits for its executor"
     if action.undo_begun:
@@ -292,6 +297,8 @@ def outcome(state: State, action: Action, entries: list[Entry], room: int = 200)
         after = ""
         if tool != ANSWER and isinstance(done, Result) and done.error is None:
             after = result(done, room)
+    elif (wait := of_action(state, action)) is not None:
+        after = f"next try at {waiting.at(wait.until_ms)}: {failure(action.error) if action.error else ''}"
     elif action.status in ("failed", "failed_final") and action.error is not None:
         after = failure(action.error)
     else:
@@ -315,6 +322,7 @@ def conflict(action: Action) -> str:
 def action_json(state: State, action: Action) -> dict[str, Any]:
     """An action as a JSON object."""
     proposed = action.intent
+    wait = of_action(state, action)
     return {
         "action": action.id,
         "status": action.status,
@@ -336,5 +344,6 @@ def action_json(state: State, action: Action) -> dict[str, Any]:
         "undoes": proposed.undoes,
         "conflict": action.conflict,
         "proposed_ms": action.proposed_ms,
-        "waits_for": waits_for(state, action) if action.is_open else "",
+        "waits_for": waits_for(state, action) if action.is_open or wait is not None else "",
+        "waits_until_ms": wait.until_ms if wait is not None else 0,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logact.cli import look
+from logact.cli import look, waiting
 from logact.introspection.agentic import Debugged
 from logact.introspection.health import Health
 from logact.introspection.performance import Performance, Proposal, Row
@@ -17,6 +17,9 @@ def health_lines(found: Health) -> list[str]:
         where = f" (at {', '.join(map(str, one.cites))})" if one.cites else ""
         run = f"run {one.run}: " if one.run else ""
         lines += look.wrapped(one.code, f"{run}{look.clean(one.message)}{where}", indent=2, label_width=17)
+    for wait in found.waits:
+        run = f"run {wait.run}: " if wait.run else ""
+        lines += look.wrapped("waits", run + waiting.words(wait, command=True), indent=2, label_width=17)
     if found.judged:
         lines += look.wrapped("the model", f"{found.model} says {found.judged}", indent=2, label_width=17)
     lines += model_lines(found.dropped, found.failed)

@@ -16,6 +16,7 @@ from logact.cli.common import F, Seconds, go, json_option, log_url, named, put, 
 from logact.cli.progress import Progress
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
+from logact.models.telling import hearing
 from logact.runtime.leaving import STOP_S, Leave, on_signals
 from logact.runtime.supervised import end_with_supervisor, supervised
 from logact.spec import build_agent, load_spec
@@ -228,6 +229,7 @@ def _play(
             progress.begin(await log.tail())
             if not quiet:
                 click.echo(f"{role} of {agent.agent_id} on {log.url}; Ctrl-C ends it", err=True)
-            await play(log, agent, progress, leave)
+            with hearing(progress.waits):
+                await play(log, agent, progress, leave)
 
     go(work())

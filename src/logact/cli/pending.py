@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from logact.cli import describe, look
+from logact.cli import describe, look, waiting
 from logact.cli.common import json_option, put, put_json, with_log
 from logact.core.state import Action, State
+from logact.core.waiting import of_run
 from logact.env import current
 from logact.introspection.history import History, history
 from logact.logs.network_url import redacted
@@ -27,33 +28,35 @@ def pending_command(log: str, as_json: bool) -> None:
     """
     told = with_log(log, history)
     state = told.state
-    waiting = [state.actions[key] for key in state.open_actions]
+    open_ones = [state.actions[key] for key in state.open_actions]
     doubtful = state.doubtful()
     if as_json:
         for scope, position in state.paused.items():
             put_json({"held": "paused", "scope": scope, "position": position})
         for scope, position in state.stopped.items():
             put_json({"held": "stopped", "scope": scope, "position": position})
-        for action in waiting:
+        for action in open_ones:
             put_json(describe.action_json(state, action))
     else:
-        put(_lines(told, waiting, log))
+        put(_lines(told, open_ones, log))
     if doubtful:
         raise click.exceptions.Exit(4)
 
 
-def _lines(told: History, waiting: list[Action], log: str) -> list[str]:
+def _lines(told: History, open_ones: list[Action], log: str) -> list[str]:
     state = told.state
     lines = held_lines(state)
-    for action in waiting:
+    for action in open_ones:
         lines += ["", *_action(state, action, log)] if lines else _action(state, action, log)
     unfinished = [run for run in state.runs.values() if run.status == "running" and (run.context or run.inbox)]
-    quiet = [run for run in unfinished if not any(one.intent.run == run.id for one in waiting)]
+    quiet = [run for run in unfinished if not any(one.intent.run == run.id for one in open_ones)]
     if quiet:
         lines += [""] if lines else []
         for run in quiet:
             head = f"run {run.id} of {run.agent} is not finished: "
             lines.append(head + look.fit(look.clean(run.title), look.width() - look.cells(head)))
+            for wait in of_run(state, run):
+                lines += look.wrapped("", f"action {wait.action}: {waiting.words(wait)}", label_width=4)
     return lines or ["Nothing waits."]
 
 

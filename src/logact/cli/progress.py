@@ -6,16 +6,19 @@ after ``begin``. A reader that goes away (a closed pipe) ends the showing, not t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import click
 import msgspec
 
-from logact.cli import describe, look
+from logact import env as environment
+from logact.cli import describe, look, waiting
 from logact.core.settling import ANSWER
 from logact.core.state import State
 from logact.core.views import named
+from logact.core.waiting import Wait, of_action
 from logact.entry import (
     Abort,
     Cancel,
@@ -38,6 +41,10 @@ from logact.entry import (
     record_of,
 )
 
+WAITS_KEPT = 32
+SHORT_MS = 1000
+"""What is over sooner is no wait that a person would wonder about; as JSON it is told all the same."""
+
 
 class Progress:
     """Shows the steps of one agent's runs, for people on standard error or as JSON on standard output."""
@@ -55,6 +62,7 @@ class Progress:
         self._last = 0
         self._task: str | None = None
         self._new = False
+        self._waits: deque[Wait] = deque(maxlen=WAITS_KEPT)
 
     def begin(self, tail: int, task: str | None = None, *, new: bool = False) -> None:
         """Everything up to this record is history. An unfinished run is gone on with if it has this ``task``, or any
@@ -103,10 +111,10 @@ class Progress:
         self._last = action
         return action
 
-    def _reason(self, action: int, word: str, text: str) -> None:
+    def _reason(self, action: int, word: str, text: str, colour: str = "red") -> None:
         """Why something did not happen: worth more than one line."""
         lines = look.wrapped("", text, indent=self._place + 2, label_width=11)
-        first = look.paint(look.pad(word, 10), "red")
+        first = look.paint(look.pad(word, 10), colour)
         head = f"{self._about(action):>{self._place}}  "
         click.echo(head + first + " " + lines[0].strip(), err=True)
         for line in lines[1:6]:
@@ -133,6 +141,19 @@ class Progress:
             self._line("", "STOPPED", held[8:].strip("()"), "red")
         else:
             self._line("", "resumed", "")
+
+    def waits(self, wait: Wait) -> None:
+        """Something begins to be waited for."""
+        if wait in self._waits or self.gone or (self.quiet and not self.as_json):
+            return
+        self._waits.append(wait)
+        try:
+            if self.as_json:
+                click.echo(msgspec.json.encode({"event": "waits", **waiting.plain(wait)}).decode())
+            elif not wait.until_ms or wait.until_ms - environment.current().wall_ms() >= SHORT_MS:
+                self._reason(wait.action, "waits", waiting.words(wait, command=True), "yellow")
+        except OSError:
+            self.gone = True
 
     def run(self, state: State, entry: Entry, said: Run) -> None:
         self._told_run = entry.position
@@ -274,6 +295,10 @@ class Progress:
                 f"{look.duration(said.duration_ms)}  {describe.result(said, room)}",
                 colour,
             )
+        action = state.actions.get(said.intent) if said.retry_at_ms else None
+        wait = of_action(state, action) if action is not None else None
+        if wait is not None:
+            self.waits(wait)
 
     def recovery(self, state: State, entry: Entry, said: Recovery) -> None:
         if self.as_json:

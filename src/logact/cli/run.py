@@ -19,6 +19,7 @@ from logact.errors import AgentBusy, LogActError, RunFinished, RunPaused, RunSto
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
 from logact.logs.url import open_log
+from logact.models.telling import hearing
 from logact.runtime.leaving import STOP_S, Leave, ending_well, on_signals
 from logact.runtime.supervised import end_with_supervisor, supervised
 from logact.spec import SpecFile, build_agent, load_spec
@@ -64,7 +65,8 @@ def run_command(
     """Run the agent that SPEC describes on TASK, or go on where it stopped.
 
     The steps appear on standard error, the answer on standard output. A run that was interrupted goes on where
-    the log stops: repeat the command, or leave TASK out. A finished task is not run twice without --new.
+    the log stops: repeat the command, or leave TASK out. A finished task is not run twice without --new. Where it
+    waits (for an environment, a delay, a rate limit, people), it says for what, and until when.
 
     \b
     Examples:
@@ -173,7 +175,8 @@ async def _play(
         progress.begin(await agent.log.tail(), task, new=new)
         agent.observe(progress)
         try:
-            answer = await ending_well(begin, leave, lambda: agent.busy)
+            with hearing(progress.waits):
+                answer = await ending_well(begin, leave, lambda: agent.busy)
             if answer is None:
                 raise click.Abort
         except RunFinished as error:

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
-from logact.cli import describe, look
+from logact.cli import describe, look, waiting
 from logact.cli.common import at, json_option, put, put_json, with_log
 from logact.cli.pending import held_lines
 from logact.core.state import State
 from logact.core.views import named
+from logact.core.waiting import of_state
 from logact.introspection.history import History, history
 from logact.logs.base import SharedLog
 
@@ -19,7 +20,9 @@ from logact.logs.base import SharedLog
 @click.argument("log", metavar="LOG[@POSITION]")
 @json_option
 def state_command(log: str, as_json: bool) -> None:
-    """The folded state of LOG: agents, runs, open actions, policies, what is paused; now or as of POSITION.
+    """The folded state of LOG: agents, runs, open actions, policies, what is paused or waited for.
+
+    As it is now, or as of POSITION.
 
     \b
     Examples:
@@ -44,6 +47,7 @@ def _json(told: History) -> dict[str, Any]:
     for name in ("incarnations", "keys", "scopes", "keep", "verdict", "duplicate", "actions", "ignored"):
         plain.pop(name, None)
     plain["open_actions"] = [describe.action_json(state, state.actions[key]) for key in state.open_actions]
+    plain["waits"] = [waiting.plain(wait) for wait in of_state(state)]
     plain["policies"] = {str(at): look.plain(policy) for at, policy in state.policies.items()}
     return plain
 
@@ -77,6 +81,12 @@ def _lines(told: History) -> list[str]:
             for key in state.open_actions
         ]
         lines += ["", *look.table(rows, head=["OPEN", "STATUS", "TOOL", "WHY"], right=[0])]
+    waits = of_state(state)
+    if waits:
+        lines += ["", look.paint("WAITS", None, bold=True)]
+        for wait in waits:
+            head = f"action {wait.action}" if wait.action else f"run {wait.run}" if wait.run else wait.agent
+            lines += look.wrapped(head, waiting.words(wait, command=True), indent=2, label_width=17)
     if state.conflicts:
         lines += ["", *look.wrapped("CONFLICTS", ", ".join(map(str, state.conflicts)))]
         lines += look.wrapped("", "late results say something else than was settled: see `logact doubt LOG`")

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from logact.core import waiting
 from logact.core.state import State
+from logact.core.waiting import Wait
 from logact.entry import Usage
 from logact.introspection.asking import Question
 from logact.introspection.profile import Profile
@@ -53,11 +55,12 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """A verdict, and what it rests on. ``judged`` is a model's own verdict ("" if none was asked, or none came).
 
     ``dropped`` counts claims of the model that cited nothing, or what is not there. ``finding`` is where the verdict
-    stands in the log (0: it was not written down).
+    stands in the log (0: it was not written down). ``waits`` is what is waited for, which is no verdict by itself.
     """
 
     verdict: Verdict
     signals: tuple[Signal, ...] = ()
+    waits: tuple[Wait, ...] = ()
     agent: str = ""
     position: int = 0
     judged: str = ""
@@ -99,7 +102,8 @@ def computed(
         found.append(one)
     found.sort(key=lambda one: -VERDICTS.index(MEANS[one.code]))
     verdict = worst([MEANS[one.code] for one in found])
-    return Health(verdict=verdict, signals=tuple(found), agent=agent, position=state.position)
+    waits = tuple(waiting.of_state(state, agent=agent, run=run))
+    return Health(verdict=verdict, signals=tuple(found), waits=waits, agent=agent, position=state.position)
 
 
 QUESTION = Question(

@@ -18,9 +18,11 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from logact import env
+from logact.core.waiting import Wait
 from logact.entry import Retried, Usage
 from logact.errors import MissingExtra, ModelRefused, ModelUnavailable, SpecError
 from logact.models.base import ModelAnswer, ModelRequest
+from logact.models.telling import tell
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -234,6 +236,8 @@ class ProviderModel:
             before = retried.get(sort, Retried(kind=sort[0], status=sort[1], count=0))
             waited_ms = round(before.waited_ms + pause_s * 1000, 1)
             retried[sort] = msgspec.structs.replace(before, count=before.count + 1, waited_ms=waited_ms)
+            until_ms = here.wall_ms() + round(pause_s * 1000)
+            tell(Wait(kind="model", until_ms=until_ms, why=str(verdict.error)))
             await here.sleep(pause_s)
         raise ModelUnavailable(f"{self.name} was not asked")  # not reached; the loop only ends by return or raise
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from logact.core import driving
+from logact.core import driving, waiting
 from logact.core.settling import ANSWER
 from logact.core.state import RunState, State
 from logact.entry import (
@@ -33,6 +33,7 @@ from logact.errors import (
 )
 from logact.logs.base import Clause, Filter
 from logact.models.base import Model
+from logact.models.telling import tell
 from logact.runtime.asker import MODEL_TIMEOUT_S, Asker
 from logact.runtime.circuits import Circuits
 from logact.runtime.ending import Ending
@@ -93,6 +94,7 @@ class Driver:
         self.name = host.agent
         self._at: tuple[int, Inference, frozenset[int]] = (0, Inference(run=0, turn=0), frozenset())
         self._rests: dict[int, float] = {}  # by failed action: when, by the monotonic clock, its delay is over
+        self._told: list[waiting.Wait] = []  # what it waits for, as it was told
         self.ending = Ending(host, self.name, doubts)
 
     # --- the loop ------------------------------------------------------------------------------------------------
@@ -208,6 +210,7 @@ class Driver:
         timeout_s = self._pause_s(step.until_ms) if step is not None and step.until_ms else None
         if step is not None and step.reason == driving.SHUT:
             timeout_s = await self._shut_s(run, step)
+        await self._tell(run, step)
         ends_s, let_go = self.ending.left_s(run), self.ending.lets_go(run)
         timeout_s = min((one for one in (timeout_s, ends_s) if one is not None), default=None)
         await self.host.tail.until(
@@ -221,6 +224,19 @@ class Driver:
         waits = self.waits(run.id)
         if waits:
             raise WaitingForApproval(waits, todo="answer with `logact approve` or `logact deny`, then run again")
+
+    async def _tell(self, run: RunState, step: driving.Step | None) -> None:
+        """Say what begins to be waited for: the log is silent meanwhile."""
+        state = self.host.state
+        waits = waiting.of_run(state, run)
+        if not waits and step is not None and step.reason == driving.SHUT:  # a call that is not even proposed
+            inference, _ = await self._inference(run)
+            shut = waiting.of_circuit(state, run.agent, inference.calls[step.call].tool, run=run.id)
+            waits = [shut] if shut is not None else []
+        before, self._told = self._told, waits
+        for wait in waits:
+            if wait not in before:
+                tell(wait)
 
     def _pause_s(self, until_ms: int) -> float:
         """How long to wait for the next try of something: by the wall clock, or less if that went back."""
