@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from logact.core import breaking
+from logact.core import breaking, holes
 from logact.core.settling import (
     ANSWER,
     close_turn,
@@ -10,13 +10,14 @@ from logact.core.settling import (
     mark,
     may_repeat,
     note_undone,
+    pad,
     retriable,
     settle,
     settle_call,
 )
 from logact.core.state import Action, Attempt, CallState, State
 from logact.core.watching import CODES, begin_anew, note_finding
-from logact.entry import Entry, Failure, Finding, Output, Recovery, Result, Started, Undone
+from logact.entry import RECORD_ENTRIES_MAX, Entry, Failure, Finding, Output, Recovery, Result, Started, Undone
 
 HUNG = "hung"
 """The code of a finding that an incarnation (``holder``) let its lease run out."""
@@ -28,10 +29,13 @@ AMBIGUOUS = frozenset({"timeout", "ambiguous", "cancelled", "crash"})
 
 
 def on_started(state: State, entry: Entry, started: Started) -> str:
-    action = state.actions.get(started.intent)
+    action = holes.known(state, entry, started.intent)
     if action is None:
         return f"there is no open action {started.intent}"
-    why = start_problem(state, action, entry.author.incarnation, started.epoch)
+    if state.torn(action.intent.run):
+        why = holes.start_problem(state, action, started)
+    else:
+        why = start_problem(state, action, entry.author.incarnation, started.epoch)
     if why:
         return why
     if started.attempt != len(action.attempts) + 1:
@@ -84,9 +88,11 @@ def _has_left(state: State, incarnation: str) -> bool:
 
 
 def on_result(state: State, entry: Entry, result: Result) -> str:
-    action = state.actions.get(result.intent)
+    action = holes.known(state, entry, result.intent)
     if action is None:
         return f"there is no open action {result.intent}"
+    if state.torn(action.intent.run):
+        _note_lost_start(state, entry, action, result)
     current = action.current
     if current is None:
         return f"action {action.id} was never started"
@@ -119,6 +125,21 @@ def on_result(state: State, entry: Entry, result: Result) -> str:
         action.retry_delay_ms = max(0, result.retry_at_ms - entry.time_ms)
     settle(state, action, entry.position, result.state_after or error, result)
     return ""
+
+
+def _note_lost_start(state: State, entry: Entry, action: Action, result: Result) -> None:
+    """A result says who ran an attempt whose start was lost."""
+    run = state.runs[action.intent.run]
+    if (
+        action.is_open
+        and result.attempt == len(action.attempts) + 1
+        and (run.lost > action.id or action.id // RECORD_ENTRIES_MAX in state.lost)
+    ):
+        pad(action, result.attempt, entry.author.incarnation, entry.position)
+        action.status, action.restart_allowed = "executing", False
+    current = action.current
+    if current is not None and current.number == result.attempt and not current.incarnation:
+        current.incarnation = entry.author.incarnation
 
 
 def _late_result(state: State, action: Action, attempt: Attempt, result: Result) -> str:
@@ -167,7 +188,7 @@ def on_output(state: State, entry: Entry, output: Output) -> str:
         return "an output belongs to a committed answer of its run"
     if action.status not in ("executing", "executed"):
         return f"the answer {action.id} is {action.status}"
-    if run.status != "running":
+    if run.status != "running" and not run.hole:
         return f"run {run.id} is {run.status}"
     run.status = "finished"
     run.output, run.ok = entry.position, output.ok

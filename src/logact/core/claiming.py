@@ -20,7 +20,7 @@ def on_task_claim(state: State, entry: Entry, claim: Claim) -> str:
     run = state.runs.get(claim.run)
     if run is None:
         return f"there is no run {claim.run}"
-    if run.status != "running":
+    if run.status != "running" and not run.hole:
         return f"run {run.id} is {run.status}: its tasks are closed"
     if claim.task in run.done:
         return f"task {claim.task!r} is done since position {run.done[claim.task]}"
@@ -49,8 +49,8 @@ def no_work(state: State, entry: Entry, agent: str, parent: int) -> str:
     A process that sleeps between its claim and its work wakes up after the claim has lapsed, or the plan is over.
     """
     run = state.runs.get(parent)
-    if run is None or not run.claimed:
-        return ""
+    if run is None or not run.claimed or run.hole or state.lost:
+        return ""  # with a hole, the claim may be gone
     writer = entry.author.incarnation
     if any((held.agent, held.incarnation) == (agent, writer) for held in run.held.values()):
         return ""
@@ -64,7 +64,7 @@ def _release(state: State, entry: Entry, run: RunState, held: Held | None, claim
         worked = next((one for one in reversed(state.runs.values()) if one.output == claim.result), None)
         if worked is None or worked.agent != claim.agent or worked.parent != run.id:
             return f"position {claim.result} is no output of {claim.agent!r} for a task of run {run.id}"
-        if not worked.ok:
+        if not worked.ok and not worked.hole:
             return f"the output at {claim.result} says that the work failed"
         if claim.result in run.done.values():
             return f"the output at {claim.result} completed another task"

@@ -97,7 +97,7 @@ def _ended_problem(state: State, scope: str) -> str:
 def on_policy(state: State, entry: Entry, policy: Policy) -> str:
     now = state.policies.get(state.policy_at.get(policy.agent, 0))
     in_force = now.version if now is not None else 0
-    if policy.expected != in_force:
+    if policy.expected != in_force and not state.lost:  # policies may be gone
         return f"it expects policy version {policy.expected}, but {in_force} is in force"
     if policy.version <= in_force:
         return f"its version {policy.version} is not above {in_force}"
@@ -116,7 +116,7 @@ def on_policy(state: State, entry: Entry, policy: Policy) -> str:
 def on_fence(state: State, entry: Entry, fence: Fence) -> str:
     held = state.agents.get(fence.agent)
     epoch = held.epoch if held is not None else 0
-    if fence.epoch != epoch + 1:
+    if fence.epoch != epoch + 1 and not (state.lost and fence.epoch > epoch):  # fences may be gone
         return f"the epoch of agent {fence.agent!r} is {epoch}, so {fence.epoch} is not the next"
     state.agents[fence.agent] = AgentState(fence.epoch, fence.holder, entry.position)
     for key in state.open_actions:

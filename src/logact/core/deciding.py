@@ -23,6 +23,9 @@ def decide(state: State, action: Action, now_ms: int) -> Commit | Abort | None:
     """The decision on an undecided action, or None while votes are missing."""
     if action.status != "proposed":
         return None
+    run = state.runs.get(action.intent.run)
+    if run is not None and run.hole:
+        return Abort(intent=action.id, code="hole", reason=f"the run has a hole at position {run.hole}: it is over")
     bound = state.bound_since(action.intent.agent)
     if bound > action.id:
         return Abort(

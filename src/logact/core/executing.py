@@ -18,6 +18,9 @@ def may_start(state: State, action: Action, incarnation: str, now_ms: int, *, an
         return f"the log holds something this version does not understand: {state.halted}"
     if state.broken:
         return f"the log does not verify: {state.broken}"
+    run = state.runs.get(action.intent.run)
+    if run is not None and run.hole:
+        return f"run {run.id} has a hole at position {run.hole}"
     if action.status == "validated" and 0 < action.start_by_ms <= now_ms:
         return "it is too late to start"
     return acting.start_problem(state, action, incarnation, state.epoch(action.intent.agent))

@@ -11,6 +11,7 @@ from logact.errors import InvariantViolated
 NAMES: dict[str, str] = {
     "nothing_acts_unseen": "Intent, required votes, commit and Started are durable before an action runs.",
     "closed_by_default": "What fails, times out or cannot be read leads to an abort with its reason in the log.",
+    "holes_hide_nothing": "What was started without a result stays in doubt, whichever entry is erased or lost.",
     "policy_is_kept": "A commit or a rejection is what the policy in force makes of the votes that count.",
     "deadlines_end_in_the_log": "Nobody is told 'refused' while the log may still say 'committed'.",
     "store_then_replay": "Inferences, votes and results are read back, never asked again.",

@@ -52,10 +52,10 @@ def on_commit(state: State, entry: Entry, commit: Commit) -> str:
     if action.status != "proposed":
         return f"action {action.id} is {action.status} already"
     bound = state.bound_since(action.intent.agent)
-    if bound > action.id:
+    if bound > action.id and not state.torn(action.intent.run):
         return f"the binding policy at {bound} is newer than the intent"
     verdict = voting.evaluate(state.policy_for(action), action.intent.effect, action.votes, action.intent.tool)
-    if verdict.outcome != "approve":
+    if verdict.outcome != "approve" and not state.torn(action.intent.run):  # else votes, or the policy, may be gone
         return f"the votes do not carry it: {verdict.reason}"
     action.status = "validated"
     action.decided_at = entry.position

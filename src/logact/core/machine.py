@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from logact.core import rights
+from logact.core import holes, rights
 from logact.core.acting import on_finding, on_output, on_recovery, on_result, on_started, on_undone
 from logact.core.controlling import on_cancel, on_claim, on_control, on_fence, on_heartbeat, on_policy
 from logact.core.judging import on_abort, on_commit, on_expiry, on_vote
 from logact.core.proposing import on_compaction, on_inference, on_input, on_intent, on_run
-from logact.core.settling import chained, settle
+from logact.core.settling import chained
 from logact.core.state import Ignored, Incarnation, State
 from logact.entry import (
     KINDS,
@@ -41,24 +41,6 @@ SEALED = "sealed"
 SILENT_KEPT = 2000
 """How many lives are kept although some of them never said goodbye."""
 
-
-_CARRYING = frozenset(
-    (
-        "Inference",
-        "Intent",
-        "Vote",
-        "Commit",
-        "Abort",
-        "Expiry",
-        "Cancel",
-        "Started",
-        "Result",
-        "Undone",
-        "Recovery",
-        "Output",
-    )
-)
-"""Kinds without which a run looks as if less had happened than did."""
 
 _LIMITED = frozenset(kind for _, kind in rights.LIMITS) - {"Vote"}  # whose vote it is, ``on_vote`` asks the policy
 
@@ -91,7 +73,11 @@ def apply(state: State, entry: Entry) -> State:
         why = _entry_problem(state, entry)
         if not why:
             handler = _HANDLERS.get(entry.kind)
-            if handler is not None:
+            if isinstance(entry.payload, ErasedPayload):
+                why, stand_in = holes.erased(state, entry)
+                if handler is not None and stand_in is not None:
+                    handler(state, entry, stand_in)
+            elif handler is not None:
                 why = handler(state, entry, entry.payload)
     state.verdict = why
     state.counts[entry.kind] = state.counts.get(entry.kind, 0) + 1
@@ -181,28 +167,9 @@ def _entry_problem(state: State, entry: Entry) -> str:
     allowed = MAY_APPEND.get(entry.author.role)  # type: ignore[call-overload]
     if allowed is None or entry.kind not in allowed:
         return f"the role {entry.author.role!r} may not append a {entry.kind}"
-    if isinstance(entry.payload, ErasedPayload):
-        return _erased(state, entry)
-    if entry.kind in _LIMITED:
+    if entry.kind in _LIMITED and not isinstance(entry.payload, ErasedPayload):
         return rights.beyond(entry.author.role, entry.author.name, entry.payload)
     return ""
-
-
-def _erased(state: State, entry: Entry) -> str:
-    """An entry that cannot be read any more says nothing, and what depended on it must not happen again.
-
-    Without an intent, its call would look as if it had never been proposed; so a run with a gap ends here.
-    """
-    if entry.critical or (entry.kind == "Cancel" and not entry.action):
-        state.halted = state.halted or f"{entry.kind} at position {entry.position}, whose payload was erased"
-    action = state.actions.get(entry.action)
-    run = state.runs.get(entry.run or (action.intent.run if action is not None else 0))
-    if run is not None and entry.kind in _CARRYING:
-        run.status, run.ok = "stopped", False
-    if action is not None and entry.kind == "Result" and action.status in ("executing", "in_doubt"):
-        action.status, action.reason = "superseded", "its result was erased"
-        settle(state, action, entry.position)
-    return "its payload was erased"
 
 
 def _checkpoint(state: State, entry: Entry, _: Any) -> str:
@@ -238,6 +205,7 @@ _HANDLERS: dict[str, Callable[[State, Entry, Any], str]] = {
     "Fence": on_fence,
     "Claim": on_claim,
     "Heartbeat": on_heartbeat,
+    "Notice": holes.on_notice,
     "Checkpoint": _checkpoint,
     "Seal": _seal,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from logact.core.claiming import no_work
+from logact.core.holes import run_of, stop, tear
 from logact.core.settling import chained, close_turn, mark, may_repeat, scopes_of
 from logact.core.state import Action, CallState, RunState, State
 from logact.core.watching import begin_anew
@@ -13,7 +14,7 @@ RUNS_KEPT = 1000
 
 def on_run(state: State, entry: Entry, run: Run) -> str:
     held = state.control_over(run.agent)
-    if held.startswith("stopped"):
+    if held.startswith("stopped") and not state.lost:
         return f"{held}: no new run"
     if why := no_work(state, entry, run.agent, run.parent):
         return why
@@ -28,6 +29,8 @@ def on_run(state: State, entry: Entry, run: Run) -> str:
         started_ms=entry.time_ms,
         digest=chained("", f"run {run.agent}"),
     )
+    if state.lost or state.torn(run.parent):  # the fence, policy or claim that it begins under may be gone
+        tear(state, state.runs[entry.position], entry.position)
     if not state.keep and len(state.runs) > RUNS_KEPT:
         for key, old in state.runs.items():
             if old.status != "running":
@@ -38,10 +41,10 @@ def on_run(state: State, entry: Entry, run: Run) -> str:
 
 
 def on_input(state: State, entry: Entry, given: Input) -> str:
-    run = state.runs.get(given.run)
+    run = run_of(state, entry, given.run)
     if run is None:
         return f"there is no run {given.run}"
-    if run.status == "stopped":
+    if run.status == "stopped" and not run.hole:
         return f"run {given.run} was stopped"
     player, plan = state.agents.get(run.agent), state.runs.get(run.parent)
     own_word = player is not None and player.holder == entry.author.incarnation
@@ -53,7 +56,9 @@ def on_input(state: State, entry: Entry, given: Input) -> str:
     run.rejected = {}
     run.expired = 0
     begin_anew(run)
-    if run.is_waiting:
+    if run.hole:
+        stop(run)
+    if run.is_waiting and not run.hole:
         run.inbox.append(entry.position)  # a provider wants tool results right after the calls
     else:
         run.context.append(entry.position)
@@ -61,15 +66,12 @@ def on_input(state: State, entry: Entry, given: Input) -> str:
 
 
 def on_inference(state: State, entry: Entry, inference: Inference) -> str:
-    run = state.runs.get(inference.run)
+    run = run_of(state, entry, inference.run)
     if run is None:
         return f"there is no run {inference.run}"
-    if run.status != "running":
-        return f"run {run.id} is {run.status}"
-    if inference.turn != run.turn + 1:
-        return f"run {run.id} is at turn {run.turn}, so turn {inference.turn} is not the next"
-    if run.is_waiting:
-        return f"calls of turn {run.turn} are not settled"
+    why = _turn_problem(run, inference) if not run.hole else ""
+    if why:
+        return why
     late = _unseen(run, inference)
     if late:
         run.context = [position for position in run.context if position not in late]
@@ -91,6 +93,14 @@ def on_inference(state: State, entry: Entry, inference: Inference) -> str:
         run.idle += 1  # a turn of broken calls brings nothing new
     close_turn(run)
     return ""
+
+
+def _turn_problem(run: RunState, inference: Inference) -> str:
+    if run.status != "running":
+        return f"run {run.id} is {run.status}"
+    if inference.turn != run.turn + 1:
+        return f"run {run.id} is at turn {run.turn}, so turn {inference.turn} is not the next"
+    return f"calls of turn {run.turn} are not settled" if run.is_waiting else ""
 
 
 def _unseen(run: RunState, inference: Inference) -> list[int]:
@@ -120,37 +130,23 @@ def on_compaction(state: State, entry: Entry, compaction: Compaction) -> str:
 
 
 def on_intent(state: State, entry: Entry, intent: Intent) -> str:
-    run = state.runs.get(intent.run)
+    run = run_of(state, entry, intent.run)
     if run is None:
         return f"there is no run {intent.run}"
     if run.agent != intent.agent:
         return f"run {run.id} belongs to agent {run.agent!r}, not to {intent.agent!r}"
-    held = state.control_over(intent.agent, intent.run)
-    if held.startswith("stopped"):
-        return held
-    if run.status == "stopped" or (run.status == "finished" and intent.inference):
-        return f"run {run.id} is {run.status}"
-    call: CallState | None = None
-    if intent.inference:
-        if intent.inference != run.inference or intent.call not in run.calls:
-            return f"call {intent.call} of inference {intent.inference} is not open"
-        call = run.calls[intent.call]
-        if call.settled_at:
-            return f"call {intent.call} of inference {intent.inference} is settled"
-        if call.action and call.action != intent.retry_of:
-            return f"call {intent.call} of inference {intent.inference} is action {call.action} already"
-    if intent.retry_of:
-        why = _retry_problem(state, intent)
-        if why:
-            return why
-        state.actions[intent.retry_of].retried_by = entry.position
-    if intent.undoes:
+    why = "" if run.hole else _intent_problem(state, run, intent)
+    if not why and intent.undoes and not run.hole:
         why = _undo_problem(state, intent)
-        if why:
-            return why
-        state.undoing[intent.undoes] = entry.position
+    if why:
+        return why
+    call = run.calls.get(intent.call) if intent.inference and intent.inference == run.inference else None
     scopes = scopes_of(intent)
-    before = state.actions[intent.retry_of] if intent.retry_of else None
+    before = state.actions.get(intent.retry_of) if intent.retry_of else None
+    if before is not None:
+        before.retried_by = entry.position
+    if intent.undoes:
+        state.undoing[intent.undoes] = entry.position
     action = Action(
         id=entry.position,
         intent=intent,
@@ -173,6 +169,23 @@ def on_intent(state: State, entry: Entry, intent: Intent) -> str:
         call.action = action.id
     mark(state, action, entry.position)
     return ""
+
+
+def _intent_problem(state: State, run: RunState, intent: Intent) -> str:
+    held = state.control_over(intent.agent, intent.run)
+    if held.startswith("stopped"):
+        return held
+    if run.status == "stopped" or (run.status == "finished" and intent.inference):
+        return f"run {run.id} is {run.status}"
+    if intent.inference:
+        if intent.inference != run.inference or intent.call not in run.calls:
+            return f"call {intent.call} of inference {intent.inference} is not open"
+        call = run.calls[intent.call]
+        if call.settled_at:
+            return f"call {intent.call} of inference {intent.inference} is settled"
+        if call.action and call.action != intent.retry_of:
+            return f"call {intent.call} of inference {intent.inference} is action {call.action} already"
+    return _retry_problem(state, intent) if intent.retry_of else ""
 
 
 def _retry_problem(state: State, intent: Intent) -> str:
@@ -203,6 +216,8 @@ def _undo_problem(state: State, intent: Intent) -> str:
     if intent.undoes in state.undone:
         return f"action {intent.undoes} was undone already"
     target = state.actions.get(intent.undoes)
+    if target is not None and state.torn(target.intent.run):
+        return ""  # that it was done may be gone; whoever proposed it knew
     if target is None:
         return "" if 0 < intent.undoes < state.position else f"there is no action {intent.undoes} to undo"
     if target.intent.agent != intent.agent or target.intent.tool != intent.tool:

@@ -9,7 +9,7 @@ import hashlib
 
 import msgspec
 
-from logact.core.state import Action, RunState, State
+from logact.core.state import Action, Attempt, RunState, State
 from logact.core.watching import note_end
 from logact.entry import Entry, Intent, Result
 
@@ -47,11 +47,16 @@ def reject(
         return f"there is no open action {key}"
     if action.status != "proposed" and not (started_too and action.status == "validated"):
         return f"action {action.id} is {action.status} already"
+    run = state.runs.get(action.intent.run)
+    if run is not None and run.lost > action.id:
+        pad(action, 1, "", run.lost)
+        doubt(state, action, f"it may have been started in what was lost at position {run.lost} ({reason})")
+        action.cancel_wanted = True
+        return ""
     action.status = "rejected"
     action.decided_at = action.decided_at or entry.position
     action.code, action.reason, action.hint = code, reason, hint
     action.happened = False
-    run = state.runs.get(action.intent.run)
     if run is not None and code == "expired":
         run.expired += 1
     if run is not None and code in REJECTIONS and action.intent.arguments_digest:
@@ -70,8 +75,25 @@ def rejection_key(policy: int, intent: Intent) -> str:
 
 def give_up(state: State, entry: Entry, action: Action, why: str) -> None:
     """An attempt was lost, and the next will never be: whether it happened stays unknown."""
+    if state.torn(action.intent.run):  # the next may have begun
+        action.restart_allowed, action.cancel_wanted = False, True
+        doubt(state, action, why)
+        return
     action.status, action.happened, action.reason = "superseded", None, f"not started again: {why}"
     settle(state, action, entry.position)
+
+
+def doubt(state: State, action: Action, why: str) -> None:
+    """What became of an action is gone from the log: a person has to say."""
+    action.status, action.happened, action.reason, action.settled_at = "in_doubt", None, why, 0
+    state.open_actions[action.id] = None
+
+
+def pad(action: Action, upto: int, incarnation: str, position: int) -> None:
+    """Attempts that must or may have been, of which the log shows no start ("": by whom is unknown)."""
+    for number in range(len(action.attempts) + 1, upto + 1):
+        action.attempts.append(Attempt(number, incarnation, 0, position))
+    action.decided_at = action.decided_at or position
 
 
 def settle(state: State, action: Action, position: int, detail: object = "", result: Result | None = None) -> None:
@@ -138,7 +160,7 @@ def retriable(action: Action) -> bool:
 def ended(state: State, action: Action) -> bool:
     """Whether nothing of an action may begin any more: it was cancelled, or its run was stopped."""
     run = state.runs.get(action.intent.run)
-    return action.cancel_wanted or run is None or run.status == "stopped"
+    return action.cancel_wanted or run is None or run.status == "stopped" or run.hole > 0
 
 
 def settle_call(state: State, action: Action, position: int) -> None:

@@ -132,7 +132,9 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     found about it and where (see ``core/watching.py``); all three begin anew when a person speaks, or it ends.
     ``held`` are its sub-tasks that somebody holds, ``lives`` how many lives took up each that is not complete,
     ``done`` those that are complete, with where the result stands, and ``parent`` is the run whose sub-task it works
-    on. ``life`` is the incarnation with which it ends, if it is no task that the next one would go on with.
+    on. ``life`` is the incarnation with which it ends, if it is no task that the next one would go on with. ``hole``
+    is where its first entry stands that is gone (0: it is whole), ``lost`` where the last record was lost that may
+    have spoken of it: nothing of it begins any more (see ``core/holes.py``).
     """
 
     id: int
@@ -167,6 +169,8 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     done: dict[str, int] = {}
     claimed: bool = False
     life: str = ""
+    hole: int = 0
+    lost: int = 0
 
     @property
     def waiting_calls(self) -> list[int]:
@@ -240,7 +244,8 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
     action that is to be undone, the open action that undoes it; ``undone`` where those were undone that were let go.
     ``fenced`` are incarnations that were found hung, and where; nothing that they begin takes effect any more.
     ``circuits`` are tools whose environment failed, by agent and tool. ``forgotten`` counts lives that were let go
-    although they never said goodbye.
+    although they never said goodbye. ``lost`` are the numbers of records that are gone, until a repair has closed
+    what rests on them.
     """
 
     log: str = ""
@@ -276,6 +281,12 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
     ignored_count: int = 0
     ignored: list[Ignored] = []
     conflicts: list[int] = []
+    lost: dict[int, None] = {}
+
+    def torn(self, run: int) -> bool:
+        """Whether entries are gone that what is written about a run may rest on."""
+        known = self.runs.get(run)
+        return known is not None and known.hole > 0
 
     def policy_position(self, agent: str) -> int:
         """Where the policy stands that is in force now for an agent: its own, or the log's (0: none)."""

@@ -303,18 +303,14 @@ class SharedLog:
         """Erase an entry's payload for good; its header and digest stay, so the log still verifies.
 
         An ``Erased`` entry says so first. Blobs that the payload named are not touched. Policies, controls and
-        fences cannot be erased (UsageError): whoever folded the log anew could not know what was in force.
+        fences cannot be erased (UsageError): whoever folded the log anew could not know what was in force. Nor can
+        what belongs to a run that is under way, or to an action that is not settled: end it, or settle it, first.
         """
         from logact.entry import Erased
+        from logact.logs.erasing import check_erasable
 
         entry = await self.get(position)
-        if entry.critical:
-            raise UsageError(
-                f"A {entry.kind} cannot be erased",
-                received=f"position {position}",
-                expected="an entry that others do not depend on",
-                todo="append a newer one instead",
-            )
+        await check_erasable(self, entry)
         done = await self.append(Erased(target=position, reason=reason), role="operator", name=name)
         await self.engine.erase(record_of(position), position - position_of(record_of(position)))
         return done

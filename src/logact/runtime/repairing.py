@@ -2,7 +2,8 @@
 
 The new log keeps the old one's id and positions. Where nothing is missing it is the same log. Where records are
 missing, chains are tied anew, and everything that could rest on what nobody can see is closed: runs end, what was
-started stays in doubt for a person, nothing is started again. The damaged file is not touched.
+started stays in doubt for a person, nothing is started again (``core/holes.py`` says what a hole means to a fold).
+The damaged file is not touched.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import msgspec
 from logact import codec
 from logact import env as environment
 from logact.core import machine
+from logact.core.holes import MISSING, REPAIRED
 from logact.core.state import State
-from logact.entry import Cancel, Entry, Fence, Finding, NewEntry, Notice, Payload, position_of, record_of
+from logact.entry import Cancel, Checkpoint, Entry, Fence, Finding, NewEntry, Notice, Payload, position_of, record_of
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
 from logact.logs.copying import blobs_of
@@ -37,8 +39,10 @@ class Repair(msgspec.Struct, frozen=True, kw_only=True):
     """What a repair came to. ``missing`` are ranges of positions (first, last) of records that are gone.
 
     ``unreadable`` are positions of entries whose payload is gone; ``lost_tail`` says that entries after the last one
-    are known to be missing; ``complete`` that nothing is known to be missing. ``in_doubt`` and ``uncertain`` are the
-    actions that were started without a result, and those that may have been started in what is missing.
+    are known to be missing; ``complete`` that nothing is known to be missing. ``in_doubt`` are the actions that were
+    started without a result, ``uncertain`` those that may have been started in what is missing, or whose result
+    cannot be read, or that only a checkpoint still held as started; of a call that may have become an action in what
+    is missing, ``notes`` tells.
     """
 
     log: str
@@ -86,19 +90,24 @@ async def repair(
     fresh = open_log(url)
     await fresh.open()
     await fresh.close()
-    state, named = _write(target, log, found, numbers, rebind=not whole)
-    open_ones = list(state.open_actions)
+    state, named, seen = _write(target, log, found, numbers, rebind=not whole)
     unreadable = tuple(
         position_of(number, place) for number, places in sorted(found.damaged.items()) for place in places
     )
     absent = tuple(sorted(named - set(found.blobs)))
     stopped: list[int] = []
     doubtful: list[int] = []
+    uncertain: list[int] = []
+    notes = list(found.notes)
     async with open_log(url) as repaired:
         if not whole:
-            stopped, doubtful = await _close(repaired, state, missing, name)
+            doubtful = [one.id for one in state.unfinished()]
+            notes += _calls_left(state, tail_lost=bool(lost_tail))
+            stopped = await _close(repaired, state, missing, bool(lost_tail), name)
+            maybe = {*(one.id for one in state.unfinished()), *seen.results, *_only_in_checkpoint(found, state, seen)}
+            uncertain = sorted(maybe - set(doubtful))
         note = Notice(
-            code="repaired",
+            code=REPAIRED,
             message=f"{len(numbers)} records were salvaged, {sum(b - a + 1 for a, b in missing)} are missing",
             data={"missing": [list(one) for one in missing], "unreadable": list(unreadable), "lost_tail": lost_tail},
         )
@@ -123,8 +132,8 @@ async def repair(
         lost_tail=lost_tail,
         stopped_runs=tuple(stopped),
         in_doubt=tuple(doubtful),
-        uncertain=() if whole else tuple(one for one in open_ones if one not in doubtful),
-        notes=tuple(found.notes),
+        uncertain=tuple(uncertain),
+        notes=tuple(notes),
     )
 
 
@@ -147,8 +156,53 @@ def _lost_tail(found: Salvaged, last: int, heads: list[Head]) -> str:
     return damage[0] if damage else ""
 
 
-def _write(target: Path, name: str, found: Salvaged, numbers: list[int], *, rebind: bool) -> tuple[State, set[str]]:
-    """Fill the tables of the new file; the fold of what was written, and the blobs that it names."""
+class _Seen(msgspec.Struct):
+    """What is noted while the records are written: actions whose result cannot be read, where the last word about
+    each action stands, and the last checkpoint."""
+
+    results: list[int] = []
+    spoken: dict[int, int] = {}
+    checkpoint: Checkpoint | None = None
+
+    def note(self, entry: Entry, *, readable: bool) -> None:
+        """One entry."""
+        if isinstance(entry.payload, Checkpoint) and entry.author.role == "checkpointer":
+            self.checkpoint = entry.payload
+        if entry.kind in ("Result", "Recovery", "Undone"):
+            self.spoken[entry.action] = entry.position
+        if entry.kind == "Result" and not readable:
+            self.results.append(entry.action)
+
+
+def _only_in_checkpoint(found: Salvaged, state: State, seen: _Seen) -> list[int]:
+    """Actions that were in doubt in the last checkpoint of a trimmed log, and nowhere else: it is not salvaged."""
+    held = seen.checkpoint
+    if held is None or found.first <= 1:
+        return []
+    try:
+        before = msgspec.json.decode(found.blobs[held.state.digest], type=State)
+    except (KeyError, msgspec.DecodeError):
+        return []  # the blob is listed as missing
+    left = [one.id for one in before.unfinished() if one.id not in state.actions]
+    return [one for one in left if seen.spoken.get(one, 0) <= held.upto]
+
+
+def _calls_left(state: State, *, tail_lost: bool) -> list[str]:
+    """Calls of the model whose action, if there was one, is missing whole."""
+    return [
+        f"call {index} of the model's answer at {run.inference} may have been proposed and started in what is missing"
+        for run in state.runs.values()
+        if run.status != "finished" and (tail_lost or run.lost > run.inference)
+        for index, call in run.calls.items()
+        if not call.action and not call.settled_at
+    ]
+
+
+def _write(
+    target: Path, name: str, found: Salvaged, numbers: list[int], *, rebind: bool
+) -> tuple[State, set[str], _Seen]:
+    """Fill the tables of the new file; the fold of what was written, the blobs that it names, and what was noted."""
+    seen = _Seen()
     state = machine.initial(found.log_id)
     named: set[str] = set()
     chains: dict[str, tuple[int, str]] = {}
@@ -165,6 +219,9 @@ def _write(target: Path, name: str, found: Salvaged, numbers: list[int], *, rebi
             if number not in found.bodies:
                 chains[filler] = (head.number, codec.read_head(body)[1])
             elif rebind:
+                bad = found.damaged.get(number, [])
+                for place_in, entry in enumerate(codec.decode_record(body, number)):
+                    seen.note(entry, readable=place_in not in bad)
                 place, previous = chains.get(head.writer, (0, codec.GENESIS))
                 drop = [at for at, one in enumerate(head.entries) if one.kind == "Checkpoint"]
                 drop += found.damaged.get(number, [])
@@ -203,14 +260,14 @@ def _write(target: Path, name: str, found: Salvaged, numbers: list[int], *, rebi
         connection.execute("COMMIT")
     finally:
         connection.close()
-    return state, named
+    return state, named, seen
 
 
 def _placeholder(log: str, writer: str, chains: dict[str, tuple[int, str]]) -> bytes:
     """A record that stands where one is missing, so that positions stay, and says so."""
     env = environment.current()
     number, previous = chains.get(writer, (0, codec.GENESIS))
-    lost = NewEntry(payload=Notice(code="missing", message="this record was lost"), role="operator", name="repair")
+    lost = NewEntry(payload=Notice(code=MISSING, message="this record was lost"), role="operator", name="repair")
     encoded = codec.encode_record(
         [lost],
         log=log,
@@ -224,21 +281,31 @@ def _placeholder(log: str, writer: str, chains: dict[str, tuple[int, str]]) -> b
 
 
 async def _close(
-    log: SharedLog, state: State, missing: list[tuple[int, int]], name: str
-) -> tuple[list[int], list[int]]:
-    """Nothing may begin on the strength of a log with holes: fence, doubt what was started, end what runs."""
+    log: SharedLog, state: State, missing: list[tuple[int, int]], tail_lost: bool, name: str
+) -> list[int]:
+    """Nothing may begin on the strength of a log with holes: fence, doubt what was started, end what runs.
+
+    ``state`` is the fold up to there, and afterwards with what was appended. Returns the runs that were ended.
+    """
     why = "records are missing: " + (
         ", ".join(f"{position_of(a)} to {position_of(b)}" for a, b in missing) or "the tail"
     )
-    payloads: list[Payload] = [
-        Fence(agent=agent, epoch=held.epoch + 1, reason=why) for agent, held in sorted(state.agents.items())
-    ]
+    payloads: list[Payload] = [Notice(code=MISSING, message="what came next was lost")] if tail_lost else []
+    payloads += [Fence(agent=agent, epoch=held.epoch + 1, reason=why) for agent, held in sorted(state.agents.items())]
     unfinished = [one.id for one in state.unfinished()]
     if unfinished:
         payloads.append(Finding(code="in_doubt", message=why, cites=tuple(unfinished)))
-    runs = [run.id for run in state.runs.values() if run.status == "running"]
+    begun = {state.actions[key].intent.run for key in state.open_actions}
+    runs = [
+        run.id
+        for run in state.runs.values()
+        if run.id in begun or run.status == "running" or (run.hole and run.status == "stopped")
+    ]
     payloads += [Cancel(scope=f"run:{run}", reason=why) for run in runs]
     batch = [NewEntry(payload=one, role="operator", name=name) for one in payloads]
+    position = state.position
     for first in range(0, len(batch), 500):
         await log.append(*batch[first : first + 500])
-    return runs, unfinished
+    async for entry in log.read(position):
+        machine.apply(state, entry)
+    return runs

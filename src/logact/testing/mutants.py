@@ -16,9 +16,9 @@ import msgspec
 from logact import codec
 from logact.agent import LogActAgent
 from logact.agent_results import ValidationResult
-from logact.core import acting, controlling, driving, executing, machine, recovering, settling, voting
+from logact.core import acting, controlling, driving, executing, holes, machine, recovering, settling, voting
 from logact.core.state import Action, State
-from logact.entry import KINDS, MAY_APPEND, Entry, Recovery, Undone, Vote
+from logact.entry import KINDS, MAY_APPEND, Entry, Recovery, Started, Undone, Vote
 from logact.errors import LogCorrupt, ReadFailed
 from logact.logs import verify as verifying
 from logact.logs.base import Filter
@@ -207,6 +207,15 @@ def _assumes_done(stack: ExitStack) -> None:
     _set(stack, Recoverer, "settle", settle)
 
 
+def _forgets_behind_a_hole(stack: ExitStack) -> None:
+    """A run with a hole is over, so nothing in it was ever started."""
+
+    def start_problem(state: State, action: Action, started: Started) -> str:
+        return "its run has a hole"
+
+    _set(stack, holes, "start_problem", start_problem)
+
+
 def _stops_at_a_bad_entry(stack: ExitStack) -> None:
     honest = machine.apply
 
@@ -306,6 +315,7 @@ MUTANTS: dict[str, Mutant] = {
             "tries_cancelled_again", 5, "cancelled_stays_cancelled", _tries_cancelled_again, "inline", _with_cancels
         ),
         Mutant("assumes_done", 5, "no_lost_effect", _assumes_done, "inline"),
+        Mutant("forgets_behind_a_hole", 5, "holes_hide_nothing", _forgets_behind_a_hole),
         Mutant("stops_at_a_bad_entry", 6, "one_bad_entry_never_stops", _stops_at_a_bad_entry, adapt=_with("unknown")),
         Mutant("skips_after_a_read_error", 7, "read_error_is_no_absence", _skips_after_a_read_error),
         Mutant("runs_other_arguments", 8, "approval_binds", _other_arguments),

@@ -31,6 +31,7 @@ from logact.logs.memory import MemoryEngine
 from logact.testing.arbitrated_base import ArbitratedBase, Messages
 from logact.testing.checks import Checker
 from logact.testing.forging import forge
+from logact.testing.holing import check_holes_hide_nothing
 from logact.testing.loop import Choices
 from logact.testing.plan import CALM_AT_S, PARTS, PROCESSES, TWIN, TWINS, Event, Plan
 from logact.testing.programs import AGENT, Programs
@@ -242,6 +243,8 @@ class Simulation:
         self.checker.at_the_end(proposals_may_stay=self.plan.form == "own")
         if self.plan.menu % TAMPER_ONE_IN == 0 and self.plan.engine != "arbitrated":  # the copy has no gaps
             check_tampering_shows(self.log.base, self.plan.menu)
+        if self.plan.menu % TAMPER_ONE_IN == 1:
+            check_holes_hide_nothing(self.checker.entries, self.plan.menu)
 
     def raise_what_failed(self) -> None:
         """Raise the first failure of a check or of a process, if there is one."""
