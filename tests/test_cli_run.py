@@ -207,7 +207,7 @@ def test_pause_and_resume_from_outside(tmp_path: Path) -> None:
     out, err = child.communicate(timeout=60)
     assert child.returncode == 0
     assert out == "Paid 7, and kept the notes.\n"
-    assert "PAUSED" in err
+    assert "PAUSED     agent:ops: goes on after `logact resume LOG --agent ops`" in err
     assert "resumed" in err
 
 
@@ -230,9 +230,11 @@ def test_a_paused_run_that_is_taken_up_says_so(tmp_path: Path) -> None:
     child.kill()
     child.communicate()
     again = start("run", spec)
-    assert says(again, "PAUSED")
-    again.kill()
-    again.communicate()
+    assert says(again, "logact resume LOG --run 2000")
+    assert logact("stop", spec, "--run", "2000").returncode == 0
+    _, err = again.communicate(timeout=60)
+    assert again.returncode == 7
+    assert "STOPPED    run:2000" in err and "resumed" not in err
 
 
 def test_stop(tmp_path: Path) -> None:

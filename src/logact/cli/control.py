@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import click
 
-from logact.cli import look
+from logact.cli import describe, look
 from logact.cli.common import F, json_option, put, put_json, who, with_log
 from logact.core.state import State
 from logact.entry import Cancel, Control, NewEntry, Payload
@@ -205,7 +205,6 @@ def _lines(told: dict[str, Any], log: str) -> list[str]:
         again = ": logact run SPEC --new TASK starts another" if kind == "run" else ""
         return [*lines, f"  It stays ended{again}"]
     if told["verb"] in ("pause", "stop"):
-        option = "" if kind == "log" else " --" + told["scope"].replace(":", " ")
         what = "lets it go on" if told["verb"] == "pause" else "lets new runs begin"
-        lines += [f"  logact resume {redacted(log)}{option}   {what}"]
+        lines += [f"  {describe.resume_command(told['scope'], redacted(log))}   {what}"]
     return lines

@@ -347,3 +347,9 @@ def action_json(state: State, action: Action) -> dict[str, Any]:
         "waits_for": waits_for(state, action) if action.is_open or wait is not None else "",
         "waits_until_ms": wait.until_ms if wait is not None else 0,
     }
+
+
+def resume_command(scope: str, log: str = "LOG") -> str:
+    """The command that lets go on what is paused or stopped in a scope."""
+    kind, _, name = scope.partition(":")
+    return f"logact resume {log}" + (f" --{kind} {name}" if name else "")

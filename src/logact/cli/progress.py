@@ -59,6 +59,7 @@ class Progress:
         self._place = 8
         self._paused = ""
         self._told_run = 0
+        self._gone_on_with = 0
         self._last = 0
         self._task: str | None = None
         self._new = False
@@ -95,7 +96,8 @@ class Progress:
     # --- what is said --------------------------------------------------------------------------------------------
 
     def _json(self, event: str, entry: Entry, **more: Any) -> None:
-        thing = {"event": event, "position": entry.position, "run": entry.run, "time_ms": entry.time_ms, **more}
+        run = entry.run or self._told_run or self._gone_on_with
+        thing = {"event": event, "position": entry.position, "run": run, "time_ms": entry.time_ms, **more}
         click.echo(msgspec.json.encode(thing).decode(errors="replace"))
 
     def _line(self, number: int | str, word: str, text: str, colour: str | None = None) -> None:
@@ -127,8 +129,13 @@ class Progress:
         mine = [run for run in state.runs.values() if run.agent == self.agent and run.status == "running"]
         return max((run.id for run in mine if not run.life and self._task in (None, run.title)), default=0)
 
+    def _run(self, state: State) -> int:
+        """The run that this process is at: begun here or gone on with, also once it was stopped (0: none yet)."""
+        self._gone_on_with = self._resumed(state) or self._gone_on_with
+        return self._told_run or self._gone_on_with
+
     def _say_held(self, state: State, entry: Entry) -> None:
-        run = self._told_run or self._resumed(state)
+        run = self._run(state)
         held = state.control_over(self.agent, run)
         if held == self._paused:
             return
@@ -136,7 +143,8 @@ class Progress:
         if self.as_json:
             self._json("held" if held else "released", entry, by=held or before)
         elif held.startswith("paused"):
-            self._line("", "PAUSED", f"{held[7:].strip('()')}: goes on after `logact resume`", "yellow")
+            scope = held[7:].strip("()")
+            self._line("", "PAUSED", f"{scope}: goes on after `{describe.resume_command(scope)}`", "yellow")
         elif held:
             self._line("", "STOPPED", held[8:].strip("()"), "red")
         else:
@@ -261,7 +269,11 @@ class Progress:
         if said.reason.startswith("dry run") and not self.as_json:
             self._line(self._about(said.intent), "not run", said.reason)
             return
-        self._rejected(entry, said.intent, said.reason or f"cancelled ({said.scope or said.intent})", "cancelled")
+        reason = said.reason or f"cancelled ({said.scope or said.intent})"
+        if self.as_json and said.scope:
+            self._json("cancelled", entry, scope=said.scope, reason=reason)
+        else:
+            self._rejected(entry, said.intent, reason, "cancelled")
 
     def _rejected(self, entry: Entry, action: int, reason: str, code: str) -> None:
         if self.as_json:

@@ -10,7 +10,7 @@ import msgspec
 
 from logact.agent import LogActAgent, last_run
 from logact.agent_results import Answer
-from logact.cli import look
+from logact.cli import describe, look
 from logact.cli.common import Seconds, error_json, go, json_option, named, put, put_json
 from logact.cli.progress import Progress
 from logact.core.state import RunState, State
@@ -220,14 +220,19 @@ async def _finished(agent: LogActAgent, spec: str, task: str | None, error: RunF
 
 def _stopped(error: RunStopped, spec: str) -> LogActError:
     if error.message == "No run can begin" and "paused" in str(error.received):
-        return RunPaused(error.message, received=str(error.received), todo=f"run `logact resume {spec}`")
+        return RunPaused(error.message, received=str(error.received), todo=f"run `{_resume(error, spec)}`")
     if "stopped (" in str(error.received):
         return RunStopped(
-            error.message, received=str(error.received), todo=f"logact resume {spec} lets it begin again"
+            error.message, received=str(error.received), todo=f"{_resume(error, spec)} lets it begin again"
         )
     return RunStopped(
         error.message, received=str(error.received), todo=f"logact run {spec} --new TASK starts another"
     )
+
+
+def _resume(error: RunStopped, spec: str) -> str:
+    scope = str(error.received).partition("(")[2].rstrip(")")
+    return describe.resume_command(scope, spec)
 
 
 async def _leave_message(agent: LogActAgent, spec: str, message: str, as_json: bool) -> None:
