@@ -18,8 +18,9 @@ import msgspec
 from click.core import ParameterSource
 
 from logact import env as environment
+from logact.cli import look
 from logact.env_guest import from_outside
-from logact.errors import LogActError, LogUnavailable, UsageError
+from logact.errors import SALVAGE, LogActError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog
 from logact.logs.network_url import redacted
 from logact.logs.url import BUILT_IN, open_log
@@ -236,10 +237,17 @@ def with_log(text: str, work: Callable[[SharedLog], Coroutine[Any, Any, T]]) -> 
             try:
                 return await work(log)
             finally:
+                warn_of_damage(log)
                 if log.stale_s is not None:
                     click.echo(f"STALE: the log cannot be reached; this is {log.stale_s:.0f} s old.", err=True)
 
     return go(inside())
+
+
+def warn_of_damage(log: SharedLog) -> None:
+    """Say it if what was shown of a log passed over damage before its checkpoint."""
+    if log.passed_over:
+        click.echo("\n".join(look.wrapped("DAMAGED", f"{log.passed_over}. To do: {SALVAGE}.")), err=True)
 
 
 def put_json(thing: Any) -> None:

@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from logact.cli import look
-from logact.cli.common import at, existing_log, go, json_option, log_url, put, put_json, who
+from logact.cli.common import at, existing_log, go, json_option, log_url, put, put_json, warn_of_damage, who
 from logact.errors import UsageError
 from logact.introspection.diff import Difference, RunChange, diff
 from logact.logs.network_url import redacted
@@ -76,7 +76,11 @@ def diff_command(a: str, b: str, as_json: bool) -> None:
 
     async def work() -> Difference:
         async with existing_log(first) as one, existing_log(second) as two:
-            return await diff(one, two, a_upto=a_upto, b_upto=b_upto)
+            try:
+                return await diff(one, two, a_upto=a_upto, b_upto=b_upto)
+            finally:
+                for log in (one, two):
+                    warn_of_damage(log)
 
     found = go(work())
     if as_json:

@@ -66,7 +66,9 @@ def _lines(told: History) -> list[str]:
             lines += look.wrapped(label, text)
     if state.sealed:
         lines += look.wrapped("sealed", "nothing can be appended here any more")
-    if told.trimmed:
+    if told.damaged:
+        lines += look.wrapped("damaged", f"{told.damaged}; this starts at a checkpoint after it")
+    elif told.trimmed:
         lines += look.wrapped("trimmed", "the beginning is gone; this starts at a checkpoint")
     lines += held_lines(state)
     lines += ["", *_agents(state), "", *_runs(state)]

@@ -13,9 +13,9 @@ from logact.core import machine
 from logact.core.state import Action as ActionState
 from logact.core.state import State
 from logact.entry import Control, Entry, Finding, end_of, record_of
-from logact.errors import LogError, LogTrimmed, UsageError
+from logact.errors import LogCorrupt, LogError, LogTrimmed, UsageError
 from logact.logs.base import READ_RECORDS_MAX, SharedLog, where
-from logact.logs.verify import first_kept
+from logact.logs.verify import first_kept, said
 from logact.runtime.tail import Tail, checked_state, checkpoint_in, load_state
 
 Observer = Callable[[State, Entry], None]
@@ -25,7 +25,8 @@ class History(msgspec.Struct, kw_only=True):
     """A log up to a position: its fold with every action kept, the entries of each action, in order.
 
     ``ineffective`` says, by position, why an entry took no effect; ``times_ms`` when the first and the last entry
-    were written; ``trimmed`` that the beginning is gone and the fold starts at a checkpoint.
+    were written; ``trimmed`` that the beginning is gone and the fold starts at a checkpoint; ``damaged``
+    what cannot be read before that checkpoint (then the fold starts there, too, as an agent's does).
     """
 
     state: State
@@ -36,6 +37,7 @@ class History(msgspec.Struct, kw_only=True):
     first_ms: int = 0
     last_ms: int = 0
     trimmed: bool = False
+    damaged: str = ""
 
     def action(self, position: int) -> ActionState | None:
         """The action whose intent stands at a position."""
@@ -47,7 +49,8 @@ class History(msgspec.Struct, kw_only=True):
 
 
 async def history(log: SharedLog, upto: int | None = None, *, observer: Observer | None = None) -> History:
-    """Fold a log from its beginning (or from its checkpoint, where the beginning was trimmed) up to a position.
+    """Fold a log from its beginning up to a position; from its checkpoint, where what is before was trimmed or cannot
+    be read.
 
     ``observer(state, entry)`` is called after each entry; ``state.verdict`` is that entry's. Raises UsageError for a
     position after the log's end, or so early in a trimmed log that no checkpoint before it was kept.
@@ -74,6 +77,21 @@ async def history(log: SharedLog, upto: int | None = None, *, observer: Observer
         if tail.checkpoint is not None:
             told.state = await _restored(log, tail)
             await _read(log, told, upto, observer)
+    except LogCorrupt as error:
+        told = await _after_damage(log, error, upto, observer)
+    return told
+
+
+async def _after_damage(log: SharedLog, error: LogCorrupt, upto: int | None, observer: Observer | None) -> History:
+    """Where the agent itself may go on, people can look and settle. Raises the error if the damage is not all before
+    the last checkpoint, or what is asked for is."""
+    tail = Tail(log)
+    await tail.start()
+    if tail.checkpoint is None or (upto is not None and upto < tail.checkpoint.upto):
+        raise error
+    told = History(state=await _restored(log, tail), trimmed=True, damaged=said(error))
+    log.passed_over = f"{told.damaged}; what is shown begins at the checkpoint of position {tail.checkpoint.upto}"
+    await _read(log, told, upto, observer)
     return told
 
 

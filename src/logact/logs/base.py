@@ -64,6 +64,7 @@ class SharedLog:
         self._opened = False
         self._opening: asyncio.Lock | None = None
         self._pen: Writer | None = None
+        self.passed_over = ""  # damage before the checkpoint that a look at the log began from
         self.fold: Callable[[], object] | None = None  # the fold that readers of this object share, while they do
 
     @property

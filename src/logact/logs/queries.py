@@ -15,7 +15,7 @@ from logact.core import machine
 from logact.core.state import Action, State
 from logact.core.views import LogEntry, view
 from logact.entry import Checkpoint, Entry, Result, end_of, position_of, record_of
-from logact.errors import LogTrimmed
+from logact.errors import LogCorrupt, LogTrimmed
 
 if TYPE_CHECKING:
     from logact.logs.base import SharedLog
@@ -35,14 +35,16 @@ class Folded(msgspec.Struct):
 
 
 async def folded(log: SharedLog) -> Folded:
-    """The whole log; of a trimmed one, what follows its last checkpoint, and what that knows."""
+    """The whole log; of one that is trimmed, or damaged before its last checkpoint, what follows that."""
     await log.open()
     told = Folded(state=machine.initial(log.log_id, keep=True))
     try:
         async for entry in log.read():
             told.apply(entry)
-    except LogTrimmed:
+    except (LogTrimmed, LogCorrupt):
         record = await log.engine.last_checkpoint()
+        if not record:
+            raise
         entry = await log.get(position_of(record))
         if not isinstance(entry.payload, Checkpoint):
             raise
