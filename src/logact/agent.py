@@ -535,7 +535,7 @@ class LogActAgent:
                 await parts.witness.load()
             await tail.start()
             if parts.witness is not None:
-                parts.witness.check()
+                await parts.witness.admit()
             if not tail.whole and kinds_for(Profiler.of(tail).profile, self.agent_id) != frozenset():
                 await self.tuning.load(self.log, tail.state.position)
             spec = spec_for(

@@ -322,7 +322,7 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
     from logact.agent import LogActAgent
     from logact.logs.url import open_log
     from logact.spec_parts import policy_of, secrets_of, tools_of, voters_of
-    from logact.spec_supervision import supervision
+    from logact.spec_supervision import supervision, witnessed
 
     options: dict[str, Any] = {
         "system": spec.agent.system,
@@ -330,12 +330,8 @@ def build_agent(spec: SpecFile, **overrides: Any) -> LogActAgent:
         "context_tokens_max": spec.agent.context_tokens_max,
         "decide_within_s": spec.agent.decide_within_s,
         **supervision(spec),
+        **witnessed(spec),
     }
-    if spec.log.witness:
-        place = spec.log.witness
-        options["witness"] = absolute_url(place, spec.directory) if "://" in place else str(spec.at(place))
-    if spec.log.signing_key:
-        options["signing_key"] = spec.at(spec.log.signing_key)
     if spec.agent.model_timeout_s:
         options["model_timeout_s"] = spec.agent.model_timeout_s
     options |= {name: value for name, value in overrides.items() if value is not None}

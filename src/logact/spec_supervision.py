@@ -109,3 +109,15 @@ def breaker_of(table: BreakerTable) -> Breaker:
 def watch_of(table: WatchTable) -> Watch:
     """A watch as a table says. Raises UsageError."""
     return Watch(**msgspec.structs.asdict(table))
+
+
+def witnessed(spec: SpecFile) -> dict[str, Any]:
+    """An agent's arguments about its log's witness: ``witness`` and ``signing_key``, as far as they are set."""
+    from logact.spec import absolute_url
+
+    options: dict[str, Any] = {}
+    if place := spec.log.witness:
+        options["witness"] = absolute_url(place, spec.directory) if "://" in place else str(spec.at(place))
+    if spec.log.signing_key:
+        options["signing_key"] = spec.at(spec.log.signing_key)
+    return options

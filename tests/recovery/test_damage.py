@@ -25,6 +25,7 @@ from logact.models.scripted import call
 from logact.runtime.repairing import repair
 from logact.runtime.tail import Tail
 from logact.runtime.trimming import trim
+from logact.runtime.witnessing import begin_witness
 from tests.cli_help import here
 from tests.recovery.kit import Flaky, an_agent
 
@@ -211,6 +212,8 @@ async def test_a_write_ahead_log_that_is_lost_or_cut(tmp_path: Path, kept: float
     """What is left is a whole beginning of the log, no batch by half; a witness finds what is gone."""
     heads = tmp_path / "elsewhere.heads"
     await written(tmp_path / "a.db")  # in the file: the last to close moves everything there
+    async with log_of(tmp_path / "a.db") as log:
+        await begin_witness(log, heads)
     before = len(bodies(tmp_path / "a.db"))
     agent = an_agent(MemoryEngine(), SCRIPT, [Flaky().tool], witness=heads)
     agent.log = log_of(tmp_path / "a.db")

@@ -32,7 +32,7 @@ from logact.runtime.assembly import (
 )
 from logact.runtime.leaving import Leave
 from logact.runtime.verifying import BackgroundCheck
-from logact.runtime.witnessing import WitnessKeeper
+from logact.runtime.witnessing import WitnessKeeper, begin_witness
 from tests.recovery.kit import Flaky, an_agent
 
 Play = Callable[..., Coroutine[Any, Any, None]]
@@ -228,6 +228,8 @@ async def test_a_witness_hears_of_what_is_going_on(tmp_path: Path, form: str) ->
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3), scene.agent(call("send", item="a")) as other:
                 await other.run("go")
+        async with open_log(f"sqlite:///{scene.file}") as log:
+            await begin_witness(log, tmp_path / "heads")
     start: list[int] = []
 
     async def heard() -> object:

@@ -14,6 +14,7 @@ from logact.cli import look
 from logact.cli.canary import fire_canaries
 from logact.cli.common import go, json_option, put, put_json
 from logact.errors import LogActError
+from logact.logs.base import SharedLog
 from logact.spec import SpecFile, load_spec, model_of
 
 Verdict = Literal["ok", "proved", "note", "FAILED"]
@@ -139,11 +140,41 @@ async def _log(file: SpecFile) -> list[Check]:
             found = [
                 Check("log", "FAILED" if read_only else "ok", facts + ("; it cannot be WRITTEN" if read_only else ""))
             ]
+            found += await _held(file, log)
             return found + [
                 Check("log", "note", note) for note in info.notes if path is None or str(path) not in note
             ]
     except LogActError as error:
         return [Check("log", "FAILED", str(error))]
+
+
+async def _held(file: SpecFile, log: SharedLog) -> list[Check]:
+    """Whether an agent would act on the log: it verifies from its last checkpoint on, and is what its witness saw."""
+    from logact.runtime.host import Host, refuse_damaged
+    from logact.runtime.witnessing import WitnessKeeper
+    from logact.spec_supervision import witnessed
+
+    host, given = Host(log, file.agent.name), witnessed(file)
+    keeper = None
+    if "witness" in given:
+        keeper = WitnessKeeper(host, given["witness"], signing_key=given.get("signing_key"))
+    try:
+        if keeper is not None:
+            await keeper.load()
+        await host.tail.start()
+        try:
+            refuse_damaged(host.state)
+        except LogActError as error:
+            return [Check("log verifies", "FAILED", str(error))]
+        if keeper is None:
+            return []
+        keeper.check()
+        return [Check("witness", "ok", f"the log is the one that {keeper.witness.name} saw")]
+    except LogActError as error:
+        return [Check("witness" if keeper is not None else "log verifies", "FAILED", str(error))]
+    finally:
+        if keeper is not None:
+            await keeper.witness.close()
 
 
 def _model(file: SpecFile, online: bool) -> list[Check]:

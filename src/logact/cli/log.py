@@ -17,6 +17,7 @@ from logact.cli import moving as _moving
 from logact.cli.common import F, json_option, put, put_json, with_log
 from logact.cli.entries import head, renderer, strips
 from logact.cli.stats import statistics, stats_json, stats_lines
+from logact.cli.witness import witness_command, witness_meant
 from logact.core import machine
 from logact.core.state import State
 from logact.entry import KINDS, Entry, end_of, record_of
@@ -212,19 +213,22 @@ def _show(
 def verify(log: str, witness: str | None, key: str, as_json: bool) -> None:
     """Check every digest and every writer's chain of LOG, and every blob that its entries name.
 
-    Finds the first entry that was changed, dropped or reordered, and says what it cannot see.
+    Finds the first entry that was changed, dropped or reordered, and says what it cannot see. The witness is that of
+    LOG, if it is a specification that names one, and its heads have to be signed with the key that it names.
 
     \b
     Example:
       logact log verify ops.db && echo sound
 
     \b
-    Exit codes: 0 sound; 3 damaged; 5 the log or the witness is not available.
+    Exit codes: 0 sound; 2 --key without a witness; 3 damaged; 5 the log or the witness is not available.
     """
     from logact.logs.verify import verify as check
 
+    meant = witness_meant(log, witness, key)
+
     async def work(opened: SharedLog) -> Any:
-        return await check(opened, witness=witness, key=key)
+        return await check(opened, witness=meant.place or None, key=meant.public)
 
     try:
         report = with_log(log, work)
@@ -332,3 +336,4 @@ log_command.add_command(filters(_exchange.export_command))
 log_command.add_command(_mending.trim_command)
 log_command.add_command(_mending.repair_command)
 log_command.add_command(_moving.move_command)
+log_command.add_command(witness_command)

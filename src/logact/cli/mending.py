@@ -9,6 +9,7 @@ import msgspec
 
 from logact.cli import look
 from logact.cli.common import go, json_option, log_url, put, put_json, who, with_log
+from logact.cli.witness import witness_meant
 from logact.errors import UsageError
 from logact.logs.base import SharedLog
 from logact.logs.network_url import redacted
@@ -63,7 +64,9 @@ def repair_command(log: str, target: Path, witness: str | None, as_json: bool) -
     """Salvage every readable record of the damaged file LOG into a new log DST.
 
     Says exactly what is missing. Where something is, runs are ended and what was started is left in doubt: nothing
-    begins on the strength of a log with holes. LOG itself is not touched.
+    begins on the strength of a log with holes. LOG itself is not touched. If LOG is a specification, its witness is
+    asked. A log of which something is missing is not the one that a witness saw: have the witness begin anew then,
+    with `logact log witness`.
 
     \b
     Example:
@@ -82,11 +85,15 @@ def repair_command(log: str, target: Path, witness: str | None, as_json: bool) -
     if file is None:
         raise UsageError("Only files are repaired", received=redacted(url), expected="a SQLite log")
     name = parse_qs(urlsplit(url).query).get("log", ["main"])[0]
-    done = go(repair(file, target, log=name, witness=witness, name=who()))
+    meant = witness_meant(log, witness)
+    done = go(repair(file, target, log=name, witness=meant.place or None, name=who(), key=meant.public))
     if as_json:
         put_json({"complete": done.complete, **msgspec.to_builtins(done)})
     else:
         put(_lines(done, target))
+        if meant.place and not done.complete:
+            said = f"`logact log witness LOG{f' --witness {witness}' if witness else ''}`"
+            put(look.wrapped("next", f"put it in LOG's place, then have the witness go on from it: {said}", indent=2))
     if not done.complete:
         raise click.exceptions.Exit(1)
 

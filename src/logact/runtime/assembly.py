@@ -368,7 +368,7 @@ async def _live(
         await host.tail.start()
         refuse_damaged(host.state)
         if keeper is not None:
-            keeper.check()
+            await keeper.admit()
             group.create_task(keeper.run())
         if births:
             await host.append([host.birth()])
