@@ -221,7 +221,8 @@ def verify(log: str, witness: str | None, key: str, as_json: bool) -> None:
       logact log verify ops.db && echo sound
 
     \b
-    Exit codes: 0 sound; 2 --key without a witness; 3 damaged; 5 the log or the witness is not available.
+    Exit codes: 0 sound; 2 --key without a witness; 3 damaged;
+    5 the log or the witness is not available.
     """
     from logact.logs.verify import verify as check
 

@@ -68,8 +68,10 @@ async def diff(a: SharedLog, b: SharedLog, *, a_upto: int | None = None, b_upto:
             seen[entry.position] = _mark(entry)
 
         one = await history(log, upto, observer=note)
+        for position in [position for position in seen if position <= one.begins_after]:
+            del seen[position]  # of what stands before the damage the rest is not known
         folded.append(min(seen, default=one.state.position + 1) if one.trimmed else 0)
-        if one.trimmed:  # the fold began at a checkpoint, and what was kept begins before it
+        if one.trimmed and not one.damaged:  # the fold began at a checkpoint, and what was kept begins before it
             start = end_of(await first_kept(log))
             seen.update({entry.position: _mark(entry) async for entry in log.read(start, upto=one.state.position)})
         told.append(one)

@@ -26,7 +26,8 @@ class History(msgspec.Struct, kw_only=True):
 
     ``ineffective`` says, by position, why an entry took no effect; ``times_ms`` when the first and the last entry
     were written; ``trimmed`` that the beginning is gone and the fold starts at a checkpoint; ``damaged``
-    what cannot be read before that checkpoint (then the fold starts there, too, as an agent's does).
+    what cannot be read before that checkpoint (then the fold starts there, too, as an agent's does,
+    after the position ``begins_after``).
     """
 
     state: State
@@ -38,6 +39,7 @@ class History(msgspec.Struct, kw_only=True):
     last_ms: int = 0
     trimmed: bool = False
     damaged: str = ""
+    begins_after: int = 0
 
     def action(self, position: int) -> ActionState | None:
         """The action whose intent stands at a position."""
@@ -90,6 +92,7 @@ async def _after_damage(log: SharedLog, error: LogCorrupt, upto: int | None, obs
     if tail.checkpoint is None or (upto is not None and upto < tail.checkpoint.upto):
         raise error
     told = History(state=await _restored(log, tail), trimmed=True, damaged=said(error))
+    told.begins_after = tail.checkpoint.upto
     log.passed_over = f"{told.damaged}; what is shown begins at the checkpoint of position {tail.checkpoint.upto}"
     await _read(log, told, upto, observer)
     return told
