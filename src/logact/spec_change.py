@@ -21,8 +21,9 @@ from logact.introspection.changes import in_the_way, problem
 from logact.introspection.performance import Change, Proposal
 from logact.runtime.asker import MODEL_TIMEOUT_S
 from logact.spec import SpecFile, dump_spec, parse_spec
+from logact.spec_edit import ways
 from logact.spec_tables import VoterTable
-from logact.spec_toml import line_of, pairs
+from logact.spec_toml import pairs
 from logact.tools import Tool, ToolError
 
 if TYPE_CHECKING:
@@ -50,14 +51,22 @@ def changed(text: str, change: Change, *, path: str = "") -> str:
     if why:
         raise SpecError("This change is not made", received=why)
     wanted = _wanted(before, change)
-    for made in (_edited(text, change), dump_spec(wanted)):
+    commented = re.search(r"(^|\s)#", text) is not None
+    plain = text.replace("\r\n", "\n")
+    texts: list[str] = [*_edited(plain, before, change), *(() if commented else (dump_spec(wanted),))]
+    for one in texts:
+        made = one.replace("\n", "\r\n") if plain != text else one
         try:
             found = parse_spec(made, path=path)
         except SpecError:
             continue
         if found == wanted:
             return made
-    raise SpecError("The change cannot be written into the file", received=path or "the specification")
+    raise SpecError(
+        "The change cannot be written into the file without losing its comments",
+        received=path or "the specification",
+        todo=f"set {change.setting} by hand" if change.setting else "add the rule by hand",
+    )
 
 
 def standing(before: SpecFile, change: Change) -> str:
@@ -104,39 +113,12 @@ def _rules(before: SpecFile, change: Change) -> dict[str, Any]:
     return {"rules": [change.rule], **({"name": name} if name != "rules" else {})}
 
 
-def _edited(text: str, change: Change) -> str:
-    """The text with as little changed as possible."""
-    if change.rule is not None:
-        table = {"use": "rules", **_rules(parse_spec(text), change)}
-        return text.rstrip() + "\n\n" + "\n".join(["[[voters]]", *pairs(table), ""])
-    *section, key = change.setting.split(".")
-    line = pairs({key: _value(parse_spec(text), change)})[0]
-    lines = text.splitlines()
-    at = line_of(text, [*section, key])
-    if at and re.match(rf"\s*{re.escape(key)}\s*=", lines[at - 1]):
-        comment = re.search(r"\s+#[^\"']*$", lines[at - 1])
-        lines[at - 1] = line + (comment.group() if comment else "")
-        return "\n".join(lines) + "\n"
-    inline = line_of(text, section) if len(section) > 1 else 0
-    found = (
-        re.match(rf"(\s*{re.escape(section[-1])}\s*=\s*\{{)([^}}]*)(\}}.*)", lines[inline - 1]) if inline else None
-    )
-    if found is not None:
-        lines[inline - 1] = found[1] + _inside(found[2], key, line) + found[3]
-        return "\n".join(lines) + "\n"
-    head = next((place for place, one in enumerate(lines) if one.strip() == f"[{'.'.join(section)}]"), None)
-    if head is None:
-        return text.rstrip() + f"\n\n[{'.'.join(section)}]\n{line}\n"
-    return "\n".join([*lines[: head + 1], line, *lines[head + 1 :]]) + "\n"
-
-
-def _inside(table: str, key: str, line: str) -> str:
-    """The inside of an inline table with one of its pairs set."""
-    pair = rf"(^|,)(\s*){re.escape(key)}\s*=[^,]*?(?=\s*(?:,|$))"
-    made, count = re.subn(pair, lambda found: found[1] + found[2] + line, table)
-    if count:
-        return made
-    return f"{table.rstrip()}, {line} " if table.strip() else f" {line} "
+def _edited(text: str, before: SpecFile, change: Change) -> Iterable[str]:
+    """The text with as little changed as possible, in one way or another."""
+    if change.rule is None:
+        return ways(text, change.setting, _value(before, change))
+    table = {"use": "rules", **_rules(before, change)}
+    return [text.rstrip() + "\n\n" + "\n".join(["[[voters]]", *pairs(table), ""])]
 
 
 def change_tool(path: str | os.PathLike[str]) -> Tool:
@@ -181,7 +163,7 @@ def change_tool(path: str | os.PathLike[str]) -> Tool:
 
 def _read(target: Path) -> str:
     try:
-        return target.read_text(encoding="utf-8")
+        return target.read_bytes().decode()  # as it is, also the ends of its lines
     except (OSError, UnicodeDecodeError) as error:
         raise ToolError(f"{target.name} cannot be read: {error}", kind="permanent", definite=True) from error
 
@@ -189,7 +171,7 @@ def _read(target: Path) -> str:
 def _write(target: Path, text: str) -> None:
     """Replace the file as a whole, so that nobody ever reads half of it."""
     beside = target.with_name(f".{target.name}.new")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_bytes(text.encode())
     beside.chmod(target.stat().st_mode & 0o777)
     beside.replace(target)
 

@@ -141,6 +141,7 @@ def _proposal(one: Proposal) -> list[str]:
         if text
     ]
     estimate = f" It would have saved about {', '.join(saves)}." if saves else ""
-    where = f" [{' '.join(map(str, one.cites))}]"
-    head = f"{look.clean(one.title)} ({one.by})."
-    return ["", *look.wrapped("proposal", f"{head} {look.clean(one.why)}{where}.{estimate}")]
+    where = f"[{' '.join(map(str, one.cites))}]"
+    head = f"{look.clean(one.title).rstrip('.')} ({look.clean(one.by)})"
+    why = f". {look.clean(one.why).rstrip('.')}" if one.why.strip() else ""
+    return ["", *look.wrapped("proposal", f"{head}{why} {where}.{estimate}")]

@@ -12,7 +12,9 @@ from logact.agent_tuning import undo_change
 from logact.cli import look
 from logact.cli.common import go, json_option, named, put, put_json
 from logact.entry import Notice
+from logact.errors import LogTrimmed, UsageError
 from logact.introspection.tuning import APPLIED
+from logact.logs.base import SharedLog
 from logact.spec import build_agent, load_spec
 from logact.spec_change import change_tool
 from logact.spec_parts import tools_of
@@ -47,8 +49,7 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
 
     async def work() -> UndoReport | int:
         async with agent.log as log:
-            entry = await log.get(position)
-            if isinstance(entry.payload, Notice) and entry.payload.code == APPLIED:
+            if await _is_change(log, position):
                 return await undo_change(log, position)
             return await agent.undo(position)
 
@@ -63,6 +64,15 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
         put(lines_of(report))
     if not report.complete:
         raise click.exceptions.Exit(1)
+
+
+async def _is_change(log: SharedLog, position: int) -> bool:
+    """Whether a change was applied there. What is not there any more may still be undone: the fold knows of it."""
+    try:
+        said = (await log.get(position)).payload
+    except (UsageError, LogTrimmed):
+        return False
+    return isinstance(said, Notice) and said.code == APPLIED
 
 
 def undoer(specification: str, **options: Any) -> LogActAgent:

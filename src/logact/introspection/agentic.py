@@ -153,12 +153,12 @@ class AgenticIntrospection:
             answer = await ask_model(self.model, DEBUG, shown.number, shown.text, computed=numbers)
         except ModelError as error:
             return Debugged(performance=found, failed=str(error), model=self.model.name, usage=_spent(shown))
-        kept, dropped = await self._claims(log, answer.given.get("proposals"))
+        kept, dropped = await self._claims(log, answer.given.get("proposals"), agent)
         models = {name: known.profile.named.get(name, name) for name in sums_of(known.profile).kinds}
         proposals = tuple(
             made for claim in kept if (made := _proposal(claim, found, models, answer.model)) is not None
         )
-        explanations, more = await self._claims(log, answer.given.get("explanation"))
+        explanations, more = await self._claims(log, answer.given.get("explanation"), agent)
         debugged = Debugged(
             performance=found,
             explanation=" ".join(f"{claim.text} {_brackets(claim.cites)}" for claim in explanations),
@@ -262,11 +262,11 @@ class AgenticIntrospection:
             log, selection, tokens_max=self.tokens_max, words=words or (), model=model, author=self.author
         )
 
-    async def _claims(self, log: SharedLog, given: Any) -> tuple[list[_Claim], int]:
-        """The claims of an answer that cite what is there, and how many do not."""
+    async def _claims(self, log: SharedLog, given: Any, agent: str = "") -> tuple[list[_Claim], int]:
+        """The claims of an answer that cite what is there (of one agent's part), and how many do not."""
         every = [_claim(one) for one in given[:CLAIMS_MAX]] if isinstance(given, list) else []
         dropped = 0 if isinstance(given, list) else 1
-        known = await there(log, [cite for one in every if one is not None for cite in one.cites])
+        known = await there(log, [cite for one in every if one is not None for cite in one.cites], agent)
         kept = [one for one in every if one is not None and one.text and one.cites and set(one.cites) <= known]
         return kept, dropped + len(every) - len(kept)
 

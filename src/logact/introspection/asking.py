@@ -151,15 +151,15 @@ def cited(value: Any) -> tuple[int, ...]:
     return tuple(dict.fromkeys(one for one in found if 0 < one < 2**53))[:CITES_MAX]
 
 
-async def there(log: SharedLog, positions: Sequence[int]) -> set[int]:
-    """Which of these positions hold an entry of the log."""
+async def there(log: SharedLog, positions: Sequence[int], agent: str = "") -> set[int]:
+    """Which of these positions hold an entry of the log (of one agent's part of it)."""
     found: set[int] = set()
     for record in sorted({record_of(position) for position in positions}):
         try:
             records, _ = await log.read_records((record - 1) * 1000, limit=1)
         except LogTrimmed:
             continue
-        found |= {entry.position for batch in records for entry in batch}
+        found |= {entry.position for batch in records for entry in batch if not agent or entry.agent == agent}
     return found & set(positions)
 
 

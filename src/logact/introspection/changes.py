@@ -6,13 +6,13 @@ any other, proposed and voted on; ``logact.spec_change`` has its tool.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from logact.errors import SpecError
-from logact.introspection.performance import Change
+from logact.introspection.performance import Change, Proposal
 from logact.models.names import names_a_model
 from logact.voters.rules_rule import rule_of
 
@@ -31,6 +31,8 @@ SETTINGS: dict[str, type] = {
 """The settings that a proposal may change, and what they hold. Numbers are above 0; names are added to those that
 are there."""
 
+
+CITES_MAX = 20
 
 TIGHTENED = frozenset(
     {
@@ -108,3 +110,23 @@ def problem(change: Change) -> str:
     if kind is int and not isinstance(value, int):
         return "its value is no whole number"
     return ""
+
+
+def tightest(proposals: Iterable[Proposal]) -> list[Proposal]:
+    """The proposals with one for each number that is set: the smallest, which cites what shows the others too."""
+    found: dict[object, Proposal] = {}
+    for place, one in enumerate(proposals):
+        number = one.change is not None and SETTINGS.get(one.change.setting) in (int, float)
+        key: object = one.change.setting if number and one.change is not None else place
+        other = found.get(key)
+        found[key] = one if other is None else _together(other, one)
+    return list(found.values())
+
+
+def _together(one: Proposal, other: Proposal) -> Proposal:
+    first, second = (proposal.change.value if proposal.change is not None else None for proposal in (one, other))
+    looser = isinstance(first, int | float) and isinstance(second, int | float) and second < first
+    kept, left = (other, one) if looser else (one, other)
+    cites = tuple(dict.fromkeys((*kept.cites, *left.cites)))[:CITES_MAX]
+    more = {name: max(getattr(kept, name), getattr(left, name)) for name in ("tokens", "ms", "usd")}
+    return msgspec.structs.replace(kept, cites=cites, **more)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from logact.introspection.changes import tightest
 from logact.introspection.performance import Change, Proposal
 from logact.introspection.profile import Profile, RunProfile, Small, Sums
 from logact.introspection.profile_scope import sums_of
@@ -38,14 +39,15 @@ def remedies(profile: Profile, found: Iterable[Signal], runs: list[RunProfile], 
     """The proposals, those that answer signals first."""
     by_id = {one.id: one for one in runs}
     changed: list[Change] = []
-    for made in (
+    every = (
         *_for_signals(found, by_id, profile, sums),
         *_reads(runs),
         *_again(sums),
         *_too_big(profile, sums),
         *_failing(sums),
         *_idle(profile, runs, sums),
-    ):
+    )
+    for made in tightest(every):
         if made.change is None or made.change not in changed:
             yield made
             changed += [made.change] if made.change is not None else []
