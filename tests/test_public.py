@@ -103,7 +103,7 @@ CALLS = {
     "SemanticVoter": ["check", "llm_validate"],
     "ActionInterceptor": ["check"],
     "AgentState": ["snapshot"],
-    "SemanticRecovery": ["recover_with_introspection"],
+    "SemanticRecovery": ["recover_with_introspection", "llm_analyze"],
     "RetryRecovery": ["recover"],
     "AgenticIntrospection": [
         "debug_performance",

@@ -72,6 +72,38 @@ async def test_another_plan_after_a_look() -> None:
     assert not state.ignored
 
 
+async def test_an_analysis_alone_changes_nothing() -> None:
+    """The model, told what the caller adds, says what it would do; that is an entry, and nothing else is done."""
+    engine = MemoryEngine()
+    down, tools = world()
+    async with an_agent(engine, [], tools) as agent:
+        entry = await agent.propose_action(Action(tool="send", arguments={"item": "a"}))
+        await agent.validate_action(entry)
+        await agent.execute_action(entry)
+        for script, decision in (
+            ([plan("retry")], "retry"),
+            ([plan("skip")], "skip"),
+            ([plan("alternative", {"tool": "other", "arguments": {"item": "a"}})], "alternative"),
+        ):
+            model = ScriptedModel(script)
+            found = await SemanticRecovery(model).llm_analyze(agent, prompt="Be careful with the post.")
+            assert (found.decision, found.should_retry, found.should_skip) == (
+                decision,
+                decision == "retry",
+                decision == "skip",
+            )
+            assert model.requests[0].messages[0].text.startswith("Be careful with the post.")
+        assert [one.tool for one in found.alternatives] == ["other"]
+        with pytest.raises(ModelError):
+            await SemanticRecovery(ScriptedModel(["nonsense"] * 20), turns_max=2).llm_analyze(agent)
+    assert len(down.calls) == 1
+    state = await folded(engine)
+    assert [one.status for one in state.actions.values() if one.intent.tool != "answer"] == ["failed"]
+    assert {run.status for run in state.runs.values()} <= {"finished", "stopped"}
+    findings = [one.payload for one in await entries(engine, "Finding")]
+    assert [one.code for one in findings if isinstance(one, Finding)][:3] == ["semantic_recovery"] * 3
+
+
 async def test_retry_and_skip() -> None:
     """A retry is an intent that names the failed action; a skip closes it."""
     outcome, engine, down, _ = await recover([plan("retry")])

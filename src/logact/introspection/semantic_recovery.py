@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -20,7 +20,8 @@ from logact.core.state import RunState
 from logact.core.views import Action, LogEntry
 from logact.entry import Cancel, Finding, Input, Limits, Output, Run, own
 from logact.env_guest import guest
-from logact.errors import LogActError, LogError, UsageError
+from logact.errors import LogActError, LogError, ModelNonsense, UsageError
+from logact.introspection.analysis import Analysis
 from logact.introspection.asking import there
 from logact.introspection.history import History, history
 from logact.introspection.material import fenced
@@ -48,20 +49,13 @@ SYSTEM = (
 )
 
 
-class Planned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One action of a plan."""
+class _Asked(NamedTuple):
+    """What a model was asked about, in which run, and what it made of it."""
 
-    tool: str
-    arguments: dict[str, Any] = {}
-
-
-class Analysis(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the model answers. ``cites`` are positions of the log, ``actions`` those of an alternative."""
-
-    decision: Literal["retry", "skip", "alternative"]
-    reasoning: str
-    actions: tuple[Planned, ...] = ()
-    cites: tuple[int, ...] = ()
+    run: int
+    failed: LogEntry | None
+    analysis: Analysis | None
+    why: str
 
 
 class SemanticOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,36 +113,10 @@ class SemanticRecovery:
 
         Raises UsageError (no model, a tool that does more than read), InDoubt, and what the log itself raises.
         """
-        if self.model is None and agent.model is None:
-            raise UsageError("There is no model to ask", todo="give SemanticRecovery one, or the agent")
-        looking = self._looking(agent)
         async with agent._playing() as parts:
-            await agent.recover_from_failure()
-            told = await history(agent.log)
-            failed = _failed(told, agent.agent_id)
-            prompt = self._prompt(told, agent, failed)
-            begin = Run(
-                agent=agent.agent_id,
-                title=TITLE,
-                limits=self.limits,
-                parent=_last_run(told),
-                ends_with_life=True,  # a life that dies over it leaves no run that the next one would go on with
-            )
-            given = Input(run=own(0), text=prompt)
-            entries = [parts.host.entry(begin, "client"), parts.host.entry(given, "client", run=own(0))]
-            run = (await parts.host.append(entries)).position
-            analysis, why = await self._analyse(parts, agent, run, looking)
+            run, failed, analysis, why = await self._ask(parts, agent, "")
             done: list[int] = []
             if analysis is not None:
-                known = await there(agent.log, [one for one in analysis.cites if 0 < one < 2**53])
-                finding = Finding(
-                    code="semantic_recovery",
-                    message=f"{analysis.decision}: {analysis.reasoning}"[:4000],
-                    cites=tuple(one for one in dict.fromkeys(analysis.cites) if one in known),
-                    agent=agent.agent_id,
-                    run=run,
-                )
-                await parts.host.append([parts.host.entry(finding, "recoverer", agent.agent_id, run=run)])
                 why = await self._carry_out(agent, run, analysis, failed, done)
             if not why and self.check is not None:
                 with guest():
@@ -169,6 +137,49 @@ class SemanticRecovery:
                 fell_back=why,
                 tokens=state.input_tokens + state.output_tokens if state is not None else 0,
             )
+
+    async def llm_analyze(self, agent: LogActAgent, prompt: str = "") -> Analysis:
+        """The model's analysis alone: it is an entry with its reasoning, and nothing of it is carried out.
+
+        ``prompt`` are words of the caller's that the model is told besides. Raises ModelNonsense where there is no
+        analysis, and what :meth:`recover_with_introspection` raises.
+        """
+        async with agent._playing() as parts:
+            asked = await self._ask(parts, agent, prompt)
+        if asked.analysis is None:
+            raise ModelNonsense("The model gave no analysis", received=asked.why)
+        return asked.analysis
+
+    async def _ask(self, parts: Parts, agent: LogActAgent, more: str) -> _Asked:
+        """Settle what is unfinished, and have the model look at the rest in a run of its own."""
+        if self.model is None and agent.model is None:
+            raise UsageError("There is no model to ask", todo="give SemanticRecovery one, or the agent")
+        looking = self._looking(agent)
+        await agent.recover_from_failure()
+        told = await history(agent.log)
+        failed = _failed(told, agent.agent_id)
+        begin = Run(
+            agent=agent.agent_id,
+            title=TITLE,
+            limits=self.limits,
+            parent=_last_run(told),
+            ends_with_life=True,  # a life that dies over it leaves no run that the next one would go on with
+        )
+        given = Input(run=own(0), text="\n".join(filter(None, (more, self._prompt(told, agent, failed)))))
+        entries = [parts.host.entry(begin, "client"), parts.host.entry(given, "client", run=own(0))]
+        run = (await parts.host.append(entries)).position
+        analysis, why = await self._analyse(parts, agent, run, looking)
+        if analysis is not None:
+            known = await there(agent.log, [one for one in analysis.cites if 0 < one < 2**53])
+            finding = Finding(
+                code="semantic_recovery",
+                message=f"{analysis.decision}: {analysis.reasoning}"[:4000],
+                cites=tuple(one for one in dict.fromkeys(analysis.cites) if one in known),
+                agent=agent.agent_id,
+                run=run,
+            )
+            await parts.host.append([parts.host.entry(finding, "recoverer", agent.agent_id, run=run)])
+        return _Asked(run, failed, analysis, why)
 
     def _looking(self, agent: LogActAgent) -> Toolbox:
         names = (
@@ -264,10 +275,8 @@ class SemanticRecovery:
             if failed is None:
                 return "nothing failed that could be tried again"
             return await _one(agent, failed.action, failed.run, done, retry_of=failed.position)
-        for one in analysis.actions:
-            why = await _one(
-                agent, Action(tool=one.tool, arguments=one.arguments, reasoning=analysis.reasoning), run, done
-            )
+        for action in analysis.alternatives:
+            why = await _one(agent, action, run, done)
             if why:
                 return why
         return ""
