@@ -381,13 +381,15 @@ def damaged_payloads(body: bytes) -> list[int]:
     ]
 
 
-def rebind(body: bytes, *, log: str, previous: str, number: int = 0, erase: Sequence[int] = ()) -> EncodedRecord:
+def rebind(
+    body: bytes, *, log: str, previous: str, number: int = 0, erase: Sequence[int] = (), behind: bytes = b""
+) -> EncodedRecord:
     """The same record as another log holds it: its own log id and predecessor, so another hash; payloads as they are.
 
     A signature is left behind, since it was for the other hash.
 
     ``number`` is its new place in its writer's chain (0: as it is); ``erase`` are the places of payloads that the
-    other log does not get. Raises LogCorrupt.
+    other log does not get, and the entries of the record ``behind`` come after its own. Raises LogCorrupt.
     """
     damaged = [place for place in damaged_payloads(body) if place not in erase]
     if damaged:
@@ -396,6 +398,10 @@ def rebind(body: bytes, *, log: str, previous: str, number: int = 0, erase: Sequ
     head = _decode_head(box.head)
     head = msgspec.structs.replace(head, log=log, previous=previous, number=number or head.number)
     payloads = tuple(None if place in erase else kept for place, kept in enumerate(box.payloads))
+    if behind:
+        more = _decode_body(behind)
+        head = msgspec.structs.replace(head, entries=(*head.entries, *_decode_head(more.head).entries))
+        payloads = (*payloads, *more.payloads)
     raw = _encode(head)
     record_hash = digest(raw)
     content = digest(b"".join(bytes(kept.data) for kept in payloads if kept is not None))

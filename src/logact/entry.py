@@ -456,12 +456,15 @@ class Policy(Payload, frozen=True, kw_only=True):
 class Control(Payload, frozen=True, kw_only=True):
     """Pause, resume or stop: effective on every part before the next ``Started``.
 
-    ``scope`` is ``log``, ``agent:NAME``, ``run:POSITION`` or ``action:POSITION``.
+    ``scope`` is ``log``, ``agent:NAME``, ``run:POSITION`` or ``action:POSITION``. A ``resume`` of a run may set what
+    it may use in all (``limits``; 0: as it was), and one of the log may say that voters' ``budgets`` are here again.
     """
 
     verb: Literal["pause", "resume", "stop"]
     scope: str = "log"
     reason: str = ""
+    limits: Limits | None = None
+    budgets: bool = False
     CRITICAL: ClassVar[bool] = True
 
 
@@ -475,6 +478,38 @@ class Fence(Payload, frozen=True, kw_only=True):
     epoch: int
     holder: str = ""
     reason: str = ""
+    CRITICAL: ClassVar[bool] = True
+
+
+class Spent(msgspec.Struct, frozen=True, array_like=True):
+    """What one agent used of one tool in one run: actions, the numbers among their arguments, the models' tokens."""
+
+    agent: str
+    run: int
+    tool: str = ""
+    actions: int = 0
+    sums: dict[str, float] = {}
+    tokens: int = 0
+    usd: float | None = 0.0
+
+
+class Fork(Payload, frozen=True, kw_only=True):
+    """The log ``fork`` goes on from position ``at`` of ``parent``, and budgets are where ``step`` says.
+
+    ``begun`` stands at the end of the new log's first record, ``done`` behind its copied past: in between nothing
+    acts there. ``moved`` stands at home: what the runs in ``empty``, and with ``voters`` what the voters' budgets had
+    left, went to the fork. In ``done`` both are what is not here, ``limits`` (by run) is what is, and ``spent`` what
+    was used at home after ``at``.
+    """
+
+    step: Literal["begun", "moved", "done"] = "begun"
+    fork: str
+    parent: str
+    at: int
+    empty: tuple[int, ...] = ()
+    voters: bool = False
+    limits: dict[str, Limits] = {}
+    spent: tuple[Spent, ...] = ()
     CRITICAL: ClassVar[bool] = True
 
 
@@ -624,6 +659,7 @@ KINDS: dict[str, type[Payload]] = {
         Policy,
         Control,
         Fence,
+        Fork,
         Claim,
         Expiry,
         Checkpoint,
@@ -649,7 +685,8 @@ MAY_APPEND: dict[Role, frozenset[str]] = {
     "supervisor": frozenset(_EVERYONE | {"Recovery", "Fence", "Claim", "Control", "Cancel", "Finding"}),
     "checkpointer": frozenset(_EVERYONE | {"Checkpoint", "Trim"}),
     "operator": frozenset(
-        _EVERYONE | {"Policy", "Control", "Cancel", "Recovery", "Erased", "Seal", "Trim", "Spec", "Finding", "Fence"}
+        _EVERYONE
+        | {"Policy", "Control", "Cancel", "Recovery", "Erased", "Seal", "Trim", "Spec", "Finding", "Fence", "Fork"}
     ),
     "reader": frozenset(),
 }

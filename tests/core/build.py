@@ -64,6 +64,7 @@ ROLE_OF: dict[str, Role] = {
     "Finding": "recoverer",
     "Policy": "operator",
     "Control": "operator",
+    "Fork": "operator",
     "Erased": "operator",
     "Seal": "operator",
     "Checkpoint": "checkpointer",

@@ -67,6 +67,7 @@ def _filled(kind: str) -> dict[str, object]:
             "settlement": "skip",
             "state": {"digest": "d", "size": 1},
             "epoch": 1,
+            "at": 1,
         }.get(field.name, "x")
     return given
 

@@ -127,6 +127,7 @@ def existing_log(text: str) -> SharedLog:
         )
     log = open_log(url, **_keys_of(text))
     log.engine.create = False
+    log.refuse_half_forks = True
     file = file_of(url)
     if file is None:
         return log

@@ -8,12 +8,16 @@ import click
 
 from logact.cli import describe, look
 from logact.cli.common import F, json_option, put, put_json, who, with_log
+from logact.core.driving import limit_reached
 from logact.core.state import State
-from logact.entry import Cancel, Control, NewEntry, Payload
+from logact.entry import Cancel, Control, Limits, NewEntry, Payload
+from logact.env import current
 from logact.errors import UsageError
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
 from logact.logs.network_url import redacted
+
+LIMITS = ", ".join(Limits.__struct_fields__)
 
 
 def scoped(function: F) -> F:
@@ -49,14 +53,27 @@ def pause_command(**options: Any) -> None:
 
 @click.command("resume")
 @scoped
-def resume_command(**options: Any) -> None:
+@click.option(
+    "--limit", "limit", multiple=True, metavar="NAME=N", help=f"With --run: its {LIMITS} in all; repeatable."
+)
+@click.option("--budgets", is_flag=True, help="What voters' budgets had left when LOG was forked is here again.")
+def resume_command(limit: tuple[str, ...], budgets: bool, **options: Any) -> None:
     """Let go on what was paused or stopped. Runs that a stop ended stay ended.
 
+    What a run had left went to a fork, or stayed in the parent: --limit gives it more here, on your word.
+
     \b
-    Example:
+    Examples:
       logact resume ops.db --agent ops
+      logact resume ops.db --run 2000 --limit actions=20
     """
-    _control("resume", **options)
+    if limit and options["run"] is None:
+        raise UsageError("A limit is of one run", received="--limit without --run", todo="name the run")
+    if budgets and any(options[one] is not None for one in ("agent", "run", "action")):
+        raise UsageError(
+            "Budgets of voters are the log's", received="--budgets and a narrower scope", todo="leave it out"
+        )
+    _control("resume", limits=_limits(limit), budgets=budgets, **options)
 
 
 @click.command("stop")
@@ -90,8 +107,28 @@ def cancel_command(**options: Any) -> None:
 Verb = Literal["pause", "resume", "stop", "cancel"]
 
 
+def _limits(given: tuple[str, ...]) -> Limits | None:
+    """The limits that were named on the command line."""
+    found: dict[str, int] = {}
+    for one in given:
+        name, _, number = one.partition("=")
+        if name not in Limits.__struct_fields__ or not (number.isascii() and number.isdigit() and int(number) > 0):
+            raise UsageError("This is no limit", received=one, expected=f"NAME=N, N above 0, NAME one of {LIMITS}")
+        found[name] = int(number)
+    return Limits(**found) if found else None
+
+
 def _control(
-    verb: Verb, *, log: str, agent: str | None, run: int | None, action: int | None, reason: str, as_json: bool
+    verb: Verb,
+    *,
+    log: str,
+    agent: str | None,
+    run: int | None,
+    action: int | None,
+    reason: str,
+    as_json: bool,
+    limits: Limits | None = None,
+    budgets: bool = False,
 ) -> None:
     if sum(one is not None for one in (agent, run, action)) > 1:
         raise UsageError("One of --agent, --run and --action", received="several", todo="name the narrowest one")
@@ -104,7 +141,7 @@ def _control(
         if verb == "cancel":
             payload = Cancel(intent=action or 0, scope="" if action else scope, reason=reason)
         else:
-            payload = Control(verb=verb, scope=scope, reason=reason)
+            payload = Control(verb=verb, scope=scope, reason=reason, limits=limits, budgets=budgets)
         done = await opened.append(_entry(payload, before, agent, run, action))
         after = (await history(opened, done.position)).state
         return {
@@ -114,6 +151,7 @@ def _control(
             "effective": not after.verdict,
             "reason": after.verdict,
             **_changes(before, after, verb, scope),
+            "limited": _still(after, run),
         }
 
     told = with_log(log, work)
@@ -123,6 +161,12 @@ def _control(
         put(_lines(told, log))
     if not told["effective"]:
         raise click.exceptions.Exit(1)
+
+
+def _still(state: State, key: int | None) -> str:
+    """Which limit of a run is used up all the same, after a resume ("" if none)."""
+    run = state.runs.get(key) if key is not None else None
+    return limit_reached(run, current().wall_ms()) if run is not None else ""
 
 
 def _entry(payload: Payload, state: State, agent: str | None, run: int | None, action: int | None) -> NewEntry:
@@ -200,6 +244,8 @@ def _lines(told: dict[str, Any], log: str) -> list[str]:
             lines += look.wrapped(
                 "", f"{look.count(len(told[key]), noun)} {text}: " + ", ".join(map(str, told[key])), label_width=2
             )
+    if told["verb"] == "resume" and told["limited"]:
+        lines += look.wrapped("", f"but {told['limited']}: --limit sets it", label_width=2)
     kind = told["scope"].partition(":")[0]
     if told["verb"] == "stop" and kind in ("run", "action"):
         again = ": logact run SPEC --new TASK starts another" if kind == "run" else ""

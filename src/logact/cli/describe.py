@@ -25,6 +25,7 @@ from logact.entry import (
     Failure,
     Fence,
     Finding,
+    Fork,
     Heartbeat,
     Inference,
     Input,
@@ -185,6 +186,17 @@ def _heartbeat(beat: Heartbeat) -> str:
     return f"{beat.agent}: process {beat.pid} on {beat.host.split('/')[0]}" if beat.pid else f"{beat.agent} is alive"
 
 
+def _fork(said: Fork) -> str:
+    text = {
+        "begun": f"a fork of {said.parent} at {said.at} begins; it may not be used before it is complete",
+        "moved": f"forked at {said.at}: what runs had left went to the log {said.fork}",
+        "done": f"this fork of {said.parent} at {said.at} is complete",
+    }[said.step]
+    gone = [f"run {run}" for run in said.empty] + (["budgets of voters"] if said.voters else [])
+    where = "there now" if said.step == "moved" else "left in the parent"
+    return text + (f" [{where}: {', '.join(gone)}]" if gone else "")
+
+
 def _because(text: str, reason: str) -> str:
     return f"{text} ({reason})" if reason else text
 
@@ -210,6 +222,7 @@ _TELL: dict[type, Callable[[Any], str]] = {
         f"{said.agent}: epoch {said.epoch}" + (f", held by {said.holder[:8]}" if said.holder else ", open"),
         said.reason,
     ),
+    Fork: _fork,
     Heartbeat: _heartbeat,
     Claim: _claim,
     Expiry: lambda said: f"{said.intent} is too late: {said.reason}",

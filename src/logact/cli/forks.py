@@ -7,23 +7,24 @@ import msgspec
 
 from logact.cli import look
 from logact.cli.common import at, existing_log, go, json_option, log_url, put, put_json, warn_of_damage, who
-from logact.errors import UsageError
+from logact.errors import LogActError, UsageError
 from logact.introspection.diff import Difference, RunChange, diff
 from logact.logs.network_url import redacted
 from logact.logs.url import open_log
-from logact.runtime.forking import Fork, fork
+from logact.runtime.forking import Forked, fork
 
 
 @click.command("fork")
 @click.argument("log", metavar="LOG@POSITION")
 @click.argument("target", metavar="DST")
-@click.option("--keep-parent", is_flag=True, help="Do not pause the parent's runs: their budgets exist twice then.")
+@click.option("--keep-parent", is_flag=True, help="Budgets stay in LOG, whose runs go on; DST has none of them.")
 @json_option
 def fork_command(log: str, target: str, keep_parent: bool, as_json: bool) -> None:
     """Start a new log DST with the past of LOG up to POSITION.
 
     What was done stays done, and is not done again. What is unfinished there belongs to the parent, and is closed
-    in the fork. Budgets are moved: the parent's runs that go on in the fork are paused.
+    in the fork. Budgets are in one log only: what is left goes to DST, and the runs of LOG that go on there are
+    paused; or it stays in LOG. `logact resume LOG --run N --limit NAME=N` gives a run more.
 
     \b
     Examples:
@@ -32,19 +33,33 @@ def fork_command(log: str, target: str, keep_parent: bool, as_json: bool) -> Non
 
     \b
     Exit codes: 0 forked; 2 no such position, or DST is not empty;
-    3 the log is damaged.
+    3 the log is damaged, and DST, if it was begun, cannot be used.
     """
     name, position = at(log)
     if position is None:
         raise UsageError(
             "Where does it fork?", received=redacted(log), expected="LOG@POSITION", todo="see `logact log show`"
         )
+    begun = False
 
-    async def work() -> Fork:
-        async with existing_log(name) as source, open_log(log_url(target)) as new:
-            return await fork(source, position, new, name=who(), keep_parent=keep_parent)
+    async def work() -> Forked:
+        nonlocal begun
+        async with existing_log(name) as source:
+            new = open_log(log_url(target))
+            try:
+                return await fork(source, position, new, name=who(), keep_parent=keep_parent)
+            except LogActError as error:
+                begun = not isinstance(error, UsageError)
+                raise
+            finally:
+                await new.close()
 
-    done = go(work())
+    try:
+        done = go(work())
+    except LogActError:
+        if begun:
+            click.echo(f"{redacted(target)} is not complete and cannot be used: delete it, and fork again.", err=True)
+        raise
     if as_json:
         put_json(msgspec.to_builtins(done))
         return
@@ -52,9 +67,31 @@ def fork_command(log: str, target: str, keep_parent: bool, as_json: bool) -> Non
     put(look.wrapped("fork", f"{redacted(target)} (log {done.log})", indent=2))
     if done.closed:
         put(look.wrapped("closed", f"{', '.join(map(str, done.closed))}, since the parent has them", indent=2))
-    for run in done.paused:
-        lets_go = f"`logact resume {redacted(name)} --run {run}` lets it go on"
+    for run in map(str, done.paused):
+        more = " --limit NAME=N" if run in done.limits else ""
+        lets_go = f"`logact resume {redacted(name)} --run {run}{more}` lets it go on"
         put(look.wrapped("paused", f"run {run} in the parent; {lets_go}", indent=2))
+    for run, limits in done.limits.items():
+        counts = [f"{count} {what}" for what, count in msgspec.structs.asdict(limits).items() if count > 0]
+        put(
+            look.wrapped(
+                "budget", f"run {run} may use {', '.join(counts)} in all in the fork; none at home", indent=2
+            )
+        )
+    for run in map(str, done.empty):
+        gives = f"`logact resume {redacted(target)} --run {run} --limit NAME=N` gives it some"
+        put(
+            look.wrapped(
+                "budget", f"run {run} has nothing left in the fork: the parent has or had it; {gives}", indent=2
+            )
+        )
+    if done.voters:
+        gives = f"`logact resume {redacted(target)} --budgets` lets them count from here"
+        put(
+            look.wrapped(
+                "budget", f"voters have nothing to give in the fork, what is left is elsewhere; {gives}", indent=2
+            )
+        )
 
 
 @click.command("diff")

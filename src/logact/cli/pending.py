@@ -62,11 +62,26 @@ def _lines(told: History, open_ones: list[Action], log: str) -> list[str]:
 
 def held_lines(state: State) -> list[str]:
     """What is paused or stopped, one line each."""
-    return [
-        look.paint(f"{word} {scope.replace(':', ' ')}", colour) + f", since position {position}"
-        for word, held, colour in (("PAUSED", state.paused, "yellow"), ("STOPPED", state.stopped, "red"))
-        for scope, position in held.items()
-    ]
+    lines = []
+    for word, held, colour in (("PAUSED", state.paused, "yellow"), ("STOPPED", state.stopped, "red")):
+        for scope, position in held.items():
+            lines.append(look.paint(f"{word} {scope.replace(':', ' ')}", colour) + f", since position {position}")
+            why = state.paused_why.get(scope, "") if word == "PAUSED" else ""
+            if why:
+                lines += look.wrapped("", f"{why}; {lets_go(state, scope)}", label_width=2)
+    if state.budgets_at:
+        text = f"What voters' budgets had left is in the log {state.budgets_in}, since position {state.budgets_at}"
+        lines += look.wrapped("", f"{text}; `logact resume LOG --budgets` lets them count here", label_width=0)
+    return lines
+
+
+def lets_go(state: State, scope: str) -> str:
+    """The command that ends a pause."""
+    kind, _, number = scope.partition(":")
+    run = state.runs.get(int(number)) if kind == "run" and number.isdecimal() else None
+    option = "" if scope == "log" else f" --{kind} {number}"
+    more = " --limit NAME=N" if run is not None and run.moved else ""
+    return f"`logact resume LOG{option}{more}` lets it go on"
 
 
 def _action(state: State, action: Action, log: str) -> list[str]:

@@ -15,6 +15,7 @@ import msgspec
 
 from logact import env as environment
 from logact.cli import describe, look, waiting
+from logact.cli.pending import lets_go
 from logact.core.settling import ANSWER
 from logact.core.state import State
 from logact.core.views import named
@@ -144,7 +145,9 @@ class Progress:
             self._json("held" if held else "released", entry, by=held or before)
         elif held.startswith("paused"):
             scope = held[7:].strip("()")
-            self._line("", "PAUSED", f"{scope}: goes on after `{describe.resume_command(scope)}`", "yellow")
+            why = state.paused_why.get(scope, "")
+            self._line("", "PAUSED", f"{scope}: {why or 'a person holds it'}", "yellow")
+            click.echo(f"{'':>{self._place}}  {lets_go(state, scope)}", err=True)
         elif held:
             self._line("", "STOPPED", held[8:].strip("()"), "red")
         else:

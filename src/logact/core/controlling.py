@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from logact.core import voting
 from logact.core.claiming import on_task_claim
+from logact.core.forking import raised
 from logact.core.settling import give_up, reject, retriable, settle_call
 from logact.core.state import AgentState, RunState, State
 from logact.core.watching import begin_anew
@@ -73,8 +74,15 @@ def on_control(state: State, entry: Entry, control: Control) -> str:
         if control.scope in state.paused:
             return f"{control.scope} is paused already"
         state.paused[control.scope] = entry.position
+        state.paused_why.pop(control.scope, None)
+        if control.reason:
+            state.paused_why[control.scope] = control.reason
         return ""
     if control.verb == "resume":
+        done = _about_budgets(state, control)
+        if done is not None:
+            return done
+        state.paused_why.pop(control.scope, None)
         gone = state.paused.pop(control.scope, 0) or state.stopped.pop(control.scope, 0)
         if not gone:
             return f"{control.scope} is neither paused nor stopped"
@@ -85,6 +93,28 @@ def on_control(state: State, entry: Entry, control: Control) -> str:
     state.stopped[control.scope] = entry.position
     _stop_runs(state, entry, control.scope, "stopped", control.reason)
     return ""
+
+
+def _about_budgets(state: State, control: Control) -> str | None:
+    """What a resume about budgets comes to: why it takes no effect, "" if it did all that it says, else None."""
+    if control.budgets:
+        if control.scope != "log" or not state.budgets_at:
+            return (
+                "the budgets of voters did not go to another log" if control.scope == "log" else "they are the log's"
+            )
+        state.budgets_at, state.budgets_in = 0, ""
+        return "" if "log" not in state.paused and "log" not in state.stopped else None
+    kind, _, number = control.scope.partition(":")
+    run = state.runs.get(int(number)) if kind == "run" and number.isdecimal() else None
+    if control.limits is not None:
+        if run is None:
+            return f"{control.scope} is no run that the log knows"
+        run.limits, run.moved = raised(run, control.limits), ""
+        begin_anew(run)
+        return "" if control.scope not in state.paused and control.scope not in state.stopped else None
+    if run is not None and run.moved:
+        return f"what run {run.id} may still use is in log {run.moved}: say what it may use here in all (--limit)"
+    return None
 
 
 def _ended_problem(state: State, scope: str) -> str:

@@ -148,6 +148,8 @@ def to_cut(state: State, run: RunState) -> list[int]:
 def limit_reached(run: RunState, now_ms: int) -> str:
     """Which limit of the run is used up ("" if none)."""
     limits = run.limits
+    if run.moved:
+        return f"what it had left is in the log {run.moved}"
     if limits.turns and run.turn >= limits.turns:
         return f"the limit of {limits.turns} turns is reached"
     if limits.actions and run.actions >= limits.actions:

@@ -16,6 +16,7 @@ from typing import Any
 from logact.core import holes, rights
 from logact.core.acting import on_finding, on_output, on_recovery, on_result, on_started, on_undone
 from logact.core.controlling import on_cancel, on_claim, on_control, on_fence, on_heartbeat, on_policy
+from logact.core.forking import on_fork
 from logact.core.judging import on_abort, on_commit, on_expiry, on_vote
 from logact.core.proposing import on_compaction, on_inference, on_input, on_intent, on_run
 from logact.core.settling import chained
@@ -203,6 +204,7 @@ _HANDLERS: dict[str, Callable[[State, Entry, Any], str]] = {
     "Policy": on_policy,
     "Control": on_control,
     "Fence": on_fence,
+    "Fork": on_fork,
     "Claim": on_claim,
     "Heartbeat": on_heartbeat,
     "Notice": holes.on_notice,

@@ -128,6 +128,8 @@ class Held(msgspec.Struct, array_like=True):
 class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One run: where its driver stands, what it used, and which entries make up the model's context.
 
+    ``moved`` is the other log that has what it had left (see ``core/forking.py``).
+
     ``trace`` are the last ends of its actions, ``idle`` how many in a row brought nothing new, ``noticed`` what was
     found about it and where (see ``core/watching.py``); all three begin anew when a person speaks, or it ends.
     ``held`` are its sub-tasks that somebody holds, ``lives`` how many lives took up each that is not complete,
@@ -171,6 +173,7 @@ class RunState(msgspec.Struct, omit_defaults=True, kw_only=True):
     life: str = ""
     hole: int = 0
     lost: int = 0
+    moved: str = ""
 
     @property
     def waiting_calls(self) -> list[int]:
@@ -246,6 +249,9 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
     ``circuits`` are tools whose environment failed, by agent and tool. ``forgotten`` counts lives that were let go
     although they never said goodbye. ``lost`` are the numbers of records that are gone, until a repair has closed
     what rests on them.
+    ``forking``: this is a fork that is not complete. ``budgets_at`` is where the
+    voters' budgets went to another log, and ``budgets_in`` which one that is. ``paused_why``: the
+    reasons that were given.
     """
 
     log: str = ""
@@ -282,6 +288,10 @@ class State(msgspec.Struct, omit_defaults=True, kw_only=True):
     ignored: list[Ignored] = []
     conflicts: list[int] = []
     lost: dict[int, None] = {}
+    forking: str = ""
+    paused_why: dict[str, str] = {}
+    budgets_at: int = 0
+    budgets_in: str = ""
 
     def torn(self, run: int) -> bool:
         """Whether entries are gone that what is written about a run may rest on."""

@@ -125,7 +125,7 @@ def spending(run: RunState, share: float, now_ms: int) -> list[Signal]:
     return [
         Signal("budget", name, f"{count} of {limit} {name} are used ({count * 100 // limit} %)")
         for name, count, limit in used
-        if limit and count >= limit * share
+        if limit > 0 and count >= limit * share
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from logact.core.state import Action, RunState, State
-from logact.entry import Entry, end_of
+from logact.entry import Entry, Fork, end_of
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
 from logact.logs.verify import first_kept
@@ -65,7 +65,8 @@ async def diff(a: SharedLog, b: SharedLog, *, a_upto: int | None = None, b_upto:
         seen: dict[int, tuple[str, str, int]] = {}
 
         def note(_: State, entry: Entry, seen: dict[int, tuple[str, str, int]] = seen) -> None:
-            seen[entry.position] = _mark(entry)
+            if not (isinstance(entry.payload, Fork) and entry.payload.step == "begun"):  # that one a fork adds
+                seen[entry.position] = _mark(entry)
 
         one = await history(log, upto, observer=note)
         for position in [position for position in seen if position <= one.begins_after]:

@@ -65,6 +65,7 @@ class SharedLog:
         self._opening: asyncio.Lock | None = None
         self._pen: Writer | None = None
         self.passed_over = ""  # damage before the checkpoint that a look at the log began from
+        self.refuse_half_forks = False  # agents know such a log from their fold; commands look when they open it
         self.fold: Callable[[], object] | None = None  # the fold that readers of this object share, while they do
 
     @property
@@ -92,7 +93,19 @@ class SharedLog:
                         await self.engine.close()
                         raise
                     self._opened = True
+                    if self.refuse_half_forks:
+                        await self._refuse_half_fork()
         return self
+
+    async def _refuse_half_fork(self) -> None:
+        from logact.logs.half_forks import refuse_half_fork
+
+        try:
+            await refuse_half_fork(self)
+        except (Exception, asyncio.CancelledError):
+            self._opened = False
+            await self.engine.close()
+            raise
 
     async def _whole(self) -> Engine:
         """The engine, or the chain of segments that it is one of."""

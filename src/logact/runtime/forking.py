@@ -3,7 +3,8 @@
 Records keep their positions, writers and payloads; heads are bound to the new log, so that hashes chain there. What
 was done stays done, and nothing is done again. What was unfinished at that point belongs to the parent: it is closed
 in the fork. External keys come from the log's id, so those of the fork are its own. What the runs may still spend is
-moved, not copied: the parent's runs that go on in the fork are paused there, unless the caller says otherwise.
+moved, not copied (``moving_budgets``). The first record carries a mark, and until the last one nothing acts in the
+fork (``core/forking.py``): a copy that was interrupted is never taken for a log.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from __future__ import annotations
 import msgspec
 
 from logact import codec
+from logact import env as environment
 from logact.core import machine, settling
 from logact.core.state import State
 from logact.entry import (
+    RECORD_ENTRIES_MAX,
     Abort,
     Cancel,
     Control,
     Entry,
     Fence,
     Finding,
+    Fork,
+    Limits,
     NewEntry,
     Notice,
     Payload,
@@ -31,11 +36,17 @@ from logact.entry import (
 from logact.errors import LogCorrupt, LogTrimmed, UsageError
 from logact.logs.base import READ_RECORDS_MAX, Draft, SharedLog
 from logact.logs.copying import blobs_of
+from logact.logs.half_forks import refuse_half_fork
 from logact.logs.verify import first_kept
+from logact.runtime.moving_budgets import Moving
 
 
-class Fork(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fork came to. ``closed`` are actions that belong to the parent, ``paused`` the parent's runs."""
+class Forked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fork came to. ``closed`` are actions that belong to the parent, ``paused`` the parent's runs.
+
+    ``limits``: what runs may use in the fork in all; ``empty``: runs that have nothing left there, since the parent
+    has it (``keep_parent``), or used it, or an earlier fork got it. ``voters``: the same of voters' budgets.
+    """
 
     parent: str
     log: str
@@ -44,43 +55,62 @@ class Fork(msgspec.Struct, frozen=True, kw_only=True):
     blobs: int
     closed: tuple[int, ...] = ()
     paused: tuple[int, ...] = ()
+    limits: dict[str, Limits] = {}
+    empty: tuple[int, ...] = ()
+    voters: bool = False
 
 
 async def fork(
     source: SharedLog, position: int, target: SharedLog, *, name: str = "operator", keep_parent: bool = False
-) -> Fork:
+) -> Forked:
     """Fill an empty log with another's past up to the record that holds ``position``.
 
-    ``keep_parent`` does not pause the parent's runs: then what they may still spend exists twice. Raises UsageError
-    (a target that is not empty, a position that is not there, a trimmed source), LogCorrupt, BlobMissing.
+    What the parent may still use goes to the fork; with ``keep_parent`` it stays where it is, and the fork has none.
+    A fork that fails half-way, or dies, halts whoever opens it. Raises UsageError (a target that is not empty, a
+    position that is not there, a trimmed source; nothing was written then), LogCorrupt, BlobMissing.
     """
+    env = environment.current()
     await source.open()
+    last = await _checked(source, position)
     await target.open()
-    last = await _checked(source, position, target)
-    copied = _Copy(source, target)
+    if target.log_id == source.log_id or await target.engine.tail():
+        raise UsageError(
+            "A fork needs a new log",
+            received=f"{target.url}, which is not empty",
+            todo="name another (one that an interrupted fork left is to be deleted)",
+        )
+    copied = _Copy(source, target, at=position, name=name)
     await copied.records(last)
+    env.point("fork:copied")
     state = copied.state
     closed = await _close(target, state, source.log_id, position, name)
-    paused: list[int] = []
-    if not keep_parent:
-        paused = [run.id for run in state.runs.values() if run.status == "running" and run.context]
-        paused = await _pause(source, paused, target.log_id, name)
+    env.point("fork:closed")
+    moving = Moving(source, state, closed, fork=target.log_id, at=position, name=name)
+    paused, done = await moving.settle(keep_parent=keep_parent)
+    env.point("fork:moved")
+    why = f"nothing is left of its budget here: the log {done.parent} had it"
+    held = [Control(verb="pause", scope=f"run:{run}", reason=why) for run in moving.held(done)]
+    await target.append(*(_by("operator", name, one) for one in (*held, done)))
+    env.point("fork:done")
     note = Notice(code="forked", message=f"forked at {position}", data={"fork": target.log_id, "position": position})
     await source.append(note, role="operator", name=name)
-    return Fork(
+    return Forked(
         parent=source.log_id,
         log=target.log_id,
-        position=state.position,
+        position=copied.position,
         records=last,
         blobs=len(copied.blobs),
         closed=tuple(closed),
         paused=tuple(paused),
+        limits=done.limits,
+        empty=done.empty,
+        voters=done.voters,
     )
 
 
-async def _checked(source: SharedLog, position: int, target: SharedLog) -> int:
-    if target.log_id == source.log_id or await target.engine.tail():
-        raise UsageError("A fork needs a new log", received=f"{target.url}, which is not empty", todo="name another")
+async def _checked(source: SharedLog, position: int) -> int:
+    """The last record to copy. Nothing is written before this has passed, the target not even opened."""
+    await refuse_half_fork(source)
     last = record_of(position)
     if not 0 < last <= await source.engine.tail():
         raise UsageError(
@@ -101,9 +131,12 @@ async def _checked(source: SharedLog, position: int, target: SharedLog) -> int:
 class _Copy:
     """Copies records and the blobs that they name, and folds what it wrote."""
 
-    def __init__(self, source: SharedLog, target: SharedLog) -> None:
+    def __init__(self, source: SharedLog, target: SharedLog, *, at: int, name: str) -> None:
         self.source = source
         self.target = target
+        self.at = at
+        self.name = name
+        self.position = 0  # of the last entry that came along
         self.state: State = machine.initial(target.log_id)
         self.blobs: set[str] = set()
         self._previous: dict[str, str] = {}
@@ -124,7 +157,8 @@ class _Copy:
         # a checkpoint's digest is of the parent's chain: the fork writes its own
         erase = [place for place, entry in enumerate(head.entries) if entry.kind == "Checkpoint"]
         previous = self._previous.get(head.writer, codec.GENESIS)
-        moved = codec.rebind(body, log=self.target.log_id, previous=previous, erase=erase)
+        behind = b"" if self._previous else self._mark(len(head.entries))
+        moved = codec.rebind(body, log=self.target.log_id, previous=previous, erase=erase, behind=behind)
         entries = codec.decode_record(moved.body, number)
         blobs = [(digest, await self.source.get_blob(digest)) for digest in self._new_blobs(entries)]
         draft = Draft(
@@ -146,6 +180,28 @@ class _Copy:
             )
         self._previous[head.writer] = moved.hash
         self.state = machine.fold(self.state, entries)
+        self.position = entries[len(head.entries) - 1].position
+        environment.current().point("fork:record")
+
+    def _mark(self, entries: int) -> bytes:
+        """The entry that says that this is a fork which is not complete, as a record of its own."""
+        if entries >= RECORD_ENTRIES_MAX:
+            raise UsageError(
+                "This log cannot be forked",
+                received=f"a first record of {entries} entries",
+                expected="one with room for the mark of the fork",
+            )
+        begun = Fork(step="begun", fork=self.target.log_id, parent=self.source.log_id, at=self.at)
+        env = environment.current()
+        return codec.encode_record(
+            [_by("operator", self.name, begun)],
+            log=self.target.log_id,
+            writer="fork",
+            number=1,
+            previous=codec.GENESIS,
+            time_ms=env.wall_ms(),
+            randomness=env.random_bytes(12),
+        ).body
 
     def _new_blobs(self, entries: list[Entry]) -> list[str]:
         found = dict.fromkeys(digest for entry in entries for digest in blobs_of(entry.payload))
@@ -182,23 +238,6 @@ async def _close(target: SharedLog, state: State, parent: str, position: int, na
     for first in range(0, len(entries), 500):
         await target.append(*entries[first : first + 500])
     return closed
-
-
-async def _pause(source: SharedLog, runs: list[int], fork_id: str, name: str) -> list[int]:
-    """Pause those of the parent's runs that still run; what is left of their budgets is the fork's now."""
-    from logact.runtime.tail import Tail
-
-    tail = Tail(source)
-    now = await tail.start()
-    paused = []
-    for run in runs:
-        known = now.runs.get(run)
-        if known is not None and known.status == "running" and f"run:{run}" not in now.paused:
-            reason = f"its budget was moved to the fork {fork_id}"
-            control = Control(verb="pause", scope=f"run:{run}", reason=reason)
-            await source.append(NewEntry(payload=control, role="operator", name=name))
-            paused.append(run)
-    return paused
 
 
 def _by(role: Role, name: str, payload: Payload) -> NewEntry:

@@ -19,6 +19,7 @@ from logact.core.state import Action, State
 from logact.entry import Checkpoint, Entry, Heartbeat, Intent, NewEntry, Payload, Role, Spec
 from logact.errors import SALVAGE, ConditionFailed, LogCorrupt
 from logact.logs.base import Appended, Condition, Filter, SharedLog
+from logact.logs.half_forks import half_fork
 from logact.runtime.tail import Tail
 
 NO_ARGUMENTS = codec.digest_of({})
@@ -118,6 +119,8 @@ class Host:
         having come after position ``after`` (as far as this fold has read, if not given). References inside
         ``entries`` are relative to ``entries``; what rides in front of them is accounted for here.
         """
+        if self.state.forking:
+            raise half_fork(self.state.forking)
         if key and self.riding:
             await self.flush()  # what a key stands for must be the same the next time
         riding, self.riding = self.riding, []
@@ -225,6 +228,8 @@ class Host:
 
 def refuse_damaged(state: State) -> None:
     """Raise LogCorrupt if what was read of the log does not verify: it may be looked at, and not acted on."""
+    if state.forking:
+        raise half_fork(state.forking)
     if state.broken:
         raise LogCorrupt("The log does not verify", received=state.broken, todo=SALVAGE)
 

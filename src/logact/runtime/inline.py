@@ -104,7 +104,7 @@ class Inline:
 
     def _unless(self, intent: Intent, votes: list[Vote]) -> Filter:
         clauses = [
-            Clause(kinds=("Policy", "Control", "Fence", "Cancel")),
+            Clause(kinds=("Policy", "Control", "Fence", "Fork", "Cancel")),
             Clause(kinds=("Intent", "Inference", "Output"), runs=(intent.run,)) if intent.run > 0 else None,
         ]
         for scope in {vote.scope: None for vote in votes if vote.scope}:

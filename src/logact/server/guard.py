@@ -169,7 +169,7 @@ class Guard:
                 named.add(await self._owner(int(rest), entries))
             else:
                 named.add("")  # the whole log
-        elif tag.kind in ("Policy", "Trim", "Seal", "Checkpoint") and not getattr(payload, "agent", ""):
+        elif tag.kind in ("Policy", "Trim", "Seal", "Checkpoint", "Fork") and not getattr(payload, "agent", ""):
             named.add("")
         for field in ("run", "intent", "inference", "retry_of", "undoes", "parent", "target"):
             position = _resolved(payload, field)

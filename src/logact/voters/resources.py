@@ -99,6 +99,13 @@ class ResourceVoter(Voter):
         for number, budget in enumerate(self.budgets):
             if not budget.concerns(agent, tool):
                 continue
+            other = ledger.elsewhere(memory, budget, entry.run, now_ms)
+            if other:
+                return Vote(
+                    approved=False,
+                    reason=f"resources exhausted: what was left of the {_unit(budget)} is in the log {other}",
+                    hint="Do not retry: a person can say `logact resume LOG --budgets`.",
+                )
             use = ledger.used(
                 memory, budget, number, agent=agent, run=entry.run, tool=tool, now_ms=now_ms, position=entry.position
             )
@@ -217,8 +224,12 @@ def _scope(budgets: list[Budget]) -> Literal["", "log", "agent", "run", "tool"]:
     return scopes.pop() if len(scopes) == 1 else "log"  # type: ignore[return-value]
 
 
+def _unit(budget: Budget) -> str:
+    return UNITS.get(budget.what, budget.what)
+
+
 def _exhausted(budget: Budget, use: Use, amount: float, now_ms: int) -> Vote:
-    unit = UNITS.get(budget.what, budget.what)
+    unit = _unit(budget)
     what = f" of {budget.argument}" if budget.argument else ""
     whose = f" per {budget.per}" if budget.per != "log" else ""
     tools = f" with {budget.tool}" if budget.tool != "*" else ""

@@ -3,6 +3,9 @@
 An action is spent from its intent on, decided or not, so that two that wait can't both have the last unit. It is
 given back only if it certainly never started (aborted, expired, cancelled before). A failed one stays spent.
 
+A fork takes along what was left: at home, nothing of it is here any more (``gone``) until a person says otherwise; in
+the fork, what was used at home after its point is spent too.
+
 The memory is plain data, and every step gives a new one: hosts keep earlier memories. Pure.
 """
 
@@ -24,6 +27,7 @@ from logact.entry import (
     Control,
     Entry,
     Expiry,
+    Fork,
     Inference,
     Intent,
     Recovery,
@@ -139,6 +143,17 @@ def used(
     return Use(total, 0, unknown > 0)
 
 
+def elsewhere(memory: Memory, budget: Budget, run: int, now_ms: int) -> str:
+    """The log that has what was left of a budget since a fork ("": this one has it)."""
+    gone = memory.get("gone")
+    if not gone or budget.what in ("seconds", "concurrent"):
+        return ""
+    position, time_ms, other = gone
+    if budget.window_s and now_ms - time_ms >= budget.window_s * 1000:
+        return ""  # a rate is each log's own; what was left of the window at that time is used up
+    return "" if budget.per == "run" and run >= position else str(other)
+
+
 def observe(memory: Memory, entry: Entry, budgets: list[Budget]) -> Memory:
     """The memory after one more effective entry."""
     payload = entry.payload
@@ -159,6 +174,10 @@ def observe(memory: Memory, entry: Entry, budgets: list[Budget]) -> Memory:
         return _started(memory, str(payload.intent))
     if isinstance(payload, Abort | Expiry):
         return _close(memory, str(payload.intent), back=True)
+    if isinstance(payload, Fork):
+        return _forked(memory, entry, payload, budgets)
+    if isinstance(payload, Control) and payload.budgets:
+        return {**memory, "gone": None}
     if isinstance(payload, Cancel | Control):
         return _held(memory, payload)
     if isinstance(payload, Undone):
@@ -219,6 +238,23 @@ def _tokens(memory: Memory, entry: Entry, usage: Usage | None, run: int, budgets
             amount = tokens if budget.what == "tokens" else usage.cost_usd if tokens else 0
             memory = _add(memory, number, budget, entry, value=budget.value(agent, run, ""), amount=amount)
     return memory
+
+
+def _forked(memory: Memory, entry: Entry, fork: Fork, budgets: list[Budget]) -> Memory:
+    for one in fork.spent:
+        for number, budget in enumerate(budgets):
+            amount: float | None = 0
+            if budget.what in ("actions", "sum") and budget.concerns(one.agent, one.tool):
+                amount = one.actions if budget.what == "actions" else one.sums.get(budget.argument, 0)
+            elif budget.what in ("tokens", "usd") and one.tokens and fnmatchcase(one.agent, budget.agent):
+                amount = one.tokens if budget.what == "tokens" else one.usd
+            if amount != 0:
+                value = budget.value(one.agent, one.run, one.tool)
+                memory = _add(memory, number, budget, entry, value=value, amount=amount)
+    other = fork.fork if fork.step == "moved" else fork.parent
+    if fork.voters:
+        return {**memory, "gone": [entry.position, entry.time_ms, other]}
+    return {**memory, "gone": None} if fork.step == "done" else memory
 
 
 def _started(memory: Memory, key: str) -> Memory:
