@@ -68,7 +68,7 @@ def held_lines(state: State) -> list[str]:
             lines.append(look.paint(f"{word} {scope.replace(':', ' ')}", colour) + f", since position {position}")
             why = state.paused_why.get(scope, "") if word == "PAUSED" else ""
             if why:
-                lines += look.wrapped("", f"{why}; {lets_go(state, scope)}", label_width=2)
+                lines += look.wrapped("", f"{why}; `{lets_go(state, scope)}` lets it go on", label_width=2)
     if state.budgets_at:
         text = f"What voters' budgets had left is in the log {state.budgets_in}, since position {state.budgets_at}"
         lines += look.wrapped("", f"{text}; `logact resume LOG --budgets` lets them count here", label_width=0)
@@ -79,9 +79,7 @@ def lets_go(state: State, scope: str) -> str:
     """The command that ends a pause."""
     kind, _, number = scope.partition(":")
     run = state.runs.get(int(number)) if kind == "run" and number.isdecimal() else None
-    option = "" if scope == "log" else f" --{kind} {number}"
-    more = " --limit NAME=N" if run is not None and run.moved else ""
-    return f"`logact resume LOG{option}{more}` lets it go on"
+    return describe.resume_command(scope) + (" --limit NAME=N" if run is not None and run.moved else "")
 
 
 def _action(state: State, action: Action, log: str) -> list[str]:

@@ -146,8 +146,9 @@ class Progress:
         elif held.startswith("paused"):
             scope = held[7:].strip("()")
             why = state.paused_why.get(scope, "")
-            self._line("", "PAUSED", f"{scope}: {why or 'a person holds it'}", "yellow")
-            click.echo(f"{'':>{self._place}}  {lets_go(state, scope)}", err=True)
+            self._line("", "PAUSED", f"{scope}: goes on after `{lets_go(state, scope)}`", "yellow")
+            for line in look.wrapped("", why, indent=self._place + 2, label_width=11) if why else ():
+                click.echo(line, err=True)
         elif held:
             self._line("", "STOPPED", held[8:].strip("()"), "red")
         else:
