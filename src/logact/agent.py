@@ -43,6 +43,7 @@ from logact.errors import (
     InDoubt,
     KeyConflict,
     LimitReached,
+    LogActError,
     RunFinished,
     RunStopped,
     SpecError,
@@ -172,6 +173,7 @@ class LogActAgent:
         self.witness = witness
         self.signing_key = signing_key
         self.leave: Leave | None = None
+        self.stuck: Callable[[LogActError | None, float], None] | None = None  # see Host
         self.tuning = Tuning(agent_id)
         self.hide_tools = tuple(hide_tools)
         self.reuse_reads_s = reuse_reads_s

@@ -59,7 +59,7 @@ class Parts:
             voters=self.voter_host,
         )
         self.witness = keeper_of(host, agent)
-        self.executor.leave = agent.leave
+        self.executor.leave, host.stuck = agent.leave, agent.stuck
         self._drivers: list[Driver] = []
         self.own_run = 0
         self.proposing = asyncio.Lock()

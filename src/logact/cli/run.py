@@ -13,6 +13,7 @@ from logact.agent_results import Answer
 from logact.cli import describe, look
 from logact.cli.common import Seconds, error_json, go, json_option, named, put, put_json
 from logact.cli.progress import Progress
+from logact.cli.stuck import Stuck
 from logact.core.state import RunState, State
 from logact.entry import Input, Limits, NewEntry, Output, Run, own
 from logact.errors import AgentBusy, LogActError, RunFinished, RunPaused, RunStopped, UsageError
@@ -174,6 +175,7 @@ async def _play(
     async with supervised(leave), agent.log:
         progress.begin(await agent.log.tail(), task, new=new)
         agent.observe(progress)
+        agent.stuck = Stuck(as_json=as_json)
         try:
             with hearing(progress.waits):
                 answer = await ending_well(begin, leave, lambda: agent.busy)

@@ -28,6 +28,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
+_NONE = fcntl is None
 _LISTENERS = 0
 _TICKETS = 16
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
@@ -49,6 +50,21 @@ class FairLock:
         self._fd = -1
         self._tally = 0  # where there is no file to keep it in
         self._ranges = _SETLK is not None and _GETLK is not None
+
+    @property
+    def missing(self) -> str:
+        """What this system lacks, and what follows from it, in a sentence; "" if nothing."""
+        if _NONE:
+            return (
+                "File locks (fcntl) are not available here: processes that append at once take turns by SQLite's own "
+                "lock, in no order and with pauses."
+            )
+        if not self._ranges:
+            return (
+                "Byte-range locks by open file are not available here: processes that append at once take turns in "
+                "no order, and every append rings the doorbell."
+            )
+        return ""
 
     def open(self, mode: int) -> None:
         """Open the lock file, created with ``mode`` if it is missing. Raises OSError."""

@@ -237,6 +237,8 @@ class SqliteEngine(Engine):
             wakes = f"looking every {POLL_S_MIN * 1000:g} to {POLL_S_MAX * 1000:g} ms"
             if self._listening:
                 notes.append("inotify is not available here, so followers poll.")
+        if self.store.lock.missing:
+            notes.append(self.store.lock.missing)
         if self.store.read_only:
             notes.append("Opened for reading only.")
         if self.store.unsafe_network:

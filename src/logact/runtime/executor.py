@@ -31,12 +31,10 @@ from logact.entry import (
 )
 from logact.errors import (
     AccessRefused,
-    AppendUnknown,
     BlobMissing,
     ConditionFailed,
     LogActError,
     LogCorrupt,
-    LogError,
 )
 from logact.logs.base import Clause, Filter
 from logact.runtime import values
@@ -356,17 +354,7 @@ class Executor:
 
     async def _write_down(self, entries: list[NewEntry], blobs: list[tuple[str, bytes]]) -> None:
         """Append a result; while the log is away, keep trying: what happened must not be forgotten."""
-        began = self.host.env.monotonic()
-        pause_s = 0.05
-        while True:
-            try:
-                await self.host.append(entries, blobs=blobs)
-                return
-            except (AppendUnknown, LogError):
-                if self.host.env.monotonic() - began > RESULT_RETRY_S_MAX:
-                    raise
-                await self.host.env.sleep(pause_s * (0.5 + self.host.env.random()))
-                pause_s = min(pause_s * 2, 2.0)
+        await self.host.insist(entries, blobs, RESULT_RETRY_S_MAX)
 
 
 def rehearsed(action: int) -> Cancel:

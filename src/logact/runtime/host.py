@@ -17,13 +17,16 @@ from logact import env as environment
 from logact.core.leasing import AGENT, LEASE_S
 from logact.core.state import Action, State
 from logact.entry import Checkpoint, Entry, Heartbeat, Intent, NewEntry, Payload, Role, Spec
-from logact.errors import SALVAGE, ConditionFailed, LogCorrupt
+from logact.errors import SALVAGE, AppendUnknown, ConditionFailed, LogActError, LogCorrupt, LogError
 from logact.logs.base import Appended, Condition, Filter, SharedLog
 from logact.logs.half_forks import half_fork
 from logact.runtime.tail import Tail
 
 NO_ARGUMENTS = codec.digest_of({})
 
+
+STUCK_SAID_S = 1.0
+"""After how long of trying again somebody is told, who would else see nothing."""
 
 SPECS = "specifications"
 """What is counted beside a fold: the last specification of each agent."""
@@ -59,6 +62,7 @@ class Host:
         self.tail = tail or Tail(log)
         self.writer = log.writer()
         self.riding: list[NewEntry] = []
+        self.stuck: Callable[[LogActError | None, float], None] | None = None
         self.appends = 0
         self.wrote_at = (
             self.env.monotonic()
@@ -148,6 +152,30 @@ class Host:
         if not (done.fresh and self.tail.apply_own(self.writer.last_body, done.position)):
             await self.tail.catch_up()
         return Appended(done.position + len(riding), done.fresh) if riding else done
+
+    async def insist(self, entries: Sequence[NewEntry], blobs: Sequence[tuple[str, bytes]], limit_s: float) -> None:
+        """Append what happened and must not be forgotten; while the log is away, try again for ``limit_s``.
+
+        ``stuck`` is told of that once it has lasted a moment, with the error and the time left, and once it is over.
+        """
+        began = self.env.monotonic()
+        pause_s = 0.05
+        said = False
+        while True:
+            try:
+                await self.append(entries, blobs=blobs)
+                break
+            except (AppendUnknown, LogError) as error:
+                tried_s = self.env.monotonic() - began
+                if tried_s > limit_s:
+                    raise
+                if self.stuck is not None and not said and tried_s >= STUCK_SAID_S:
+                    said = True
+                    self.stuck(error, limit_s - tried_s)
+            await self.env.sleep(pause_s * (0.5 + self.env.random()))
+            pause_s = min(pause_s * 2, 2.0)
+        if said and self.stuck is not None:
+            self.stuck(None, 0.0)
 
     async def full_intent(self, action: Action) -> Intent:
         """An action's intent with its arguments, wherever they are. BlobMissing or LogCorrupt if they are gone."""
