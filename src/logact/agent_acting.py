@@ -16,7 +16,7 @@ from logact.agent_results import ExecutionResult
 from logact.core.state import State
 from logact.core.views import Action, LogEntry, view
 from logact.entry import Entry, Payload, Recovery, Result
-from logact.errors import ActionFailed, ActionRejected, ConditionFailed, KeyConflict, UsageError
+from logact.errors import ActionFailed, ActionRejected, ConditionFailed, KeyConflict, LogTrimmed, UsageError
 from logact.introspection.history import history
 from logact.logs import queries
 from logact.logs.base import where
@@ -124,9 +124,11 @@ async def proposed_before(agent: LogActAgent, parts: Parts, action: Action, key:
     """The proposal that was made under a key before, as it is now. UsageError if it was another action's."""
     position = parts.host.state.keys.get(key, 0)
     if not position:  # so long ago that the fold has let the key go
-        async for one in agent.log.read(matching=where(kinds=["Intent"], agents=[agent.agent_id])):
+        async for one in agent.log.read_kept(matching=where(kinds=["Intent"], agents=[agent.agent_id])):
             if one.key == key:
                 position = one.position
+    if not position and (begins := await agent.log.begins()):
+        raise _gone(f"{key!r} for {action.tool}", begins)
     entry, _ = await _story(agent, parts, position)
     tool = agent.tools.get(action.tool)
     wanted = codec.digest_of(tool.check(action.arguments) if tool is not None else action.arguments)
@@ -161,12 +163,33 @@ async def _story(agent: LogActAgent, parts: Parts, position: int) -> tuple[LogEn
     state = await parts.host.tail.catch_up()
     action = state.actions.get(position)
     if action is not None:
-        settled = (await agent.log.get(action.settled_at)).payload if action.settled_at else None
-        return view(state, action), settled
+        return view(state, action), await _settled(agent, action.settled_at)
     if parts.told is None or parts.told.action(position) is None:
         parts.told = await history(agent.log)
     action = parts.told.action(position)
+    if action is None and position < (begins := parts.told.began):
+        raise _gone(f"the action at position {position}", begins)
     if action is None:
         raise UsageError("The key was used for something else", received=f"position {position}", todo="use another")
     ends = [one.payload for one in parts.told.effective(position) if isinstance(one.payload, Result | Recovery)]
     return view(parts.told.state, action), ends[-1] if ends else None
+
+
+async def _settled(agent: LogActAgent, position: int) -> Payload | None:
+    """What settled an action (None: nothing yet)."""
+    if not position:
+        return None
+    try:
+        return (await agent.log.get(position)).payload
+    except LogTrimmed:
+        raise _gone(f"a result at position {position}", await agent.log.begins()) from None
+
+
+def _gone(received: str, begins: int) -> UsageError:
+    """A key of which the log knows that it was used, and no more."""
+    return UsageError(
+        "What was done under this key was trimmed: it is not done again, and what came of it cannot be read",
+        received=received,
+        expected=f"a key that was first used at position {begins} or later",
+        todo="look it up in the archive that the trim made; use another key for another action",
+    )

@@ -1,7 +1,7 @@
 """``[health]`` in a specification: how often an agent's health is checked, and what follows from a verdict.
 
 ``logact health SPEC --schedule`` plays it; ``watch_health`` does in code. What was done stands in the log, and is
-done again only when the verdict or its reasons change.
+done again only when the verdict changes or a reason joins it: another signal, run or tool.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 BOOKMARK_AFTER = 10_000
 """More entries than the agent's own checkpoints leave behind."""
+
+REASONS_MAX = 200
+"""So many reasons of a verdict are written down."""
 
 Act = Literal["nothing", "notify", "ask", "pause", "recover", "stop"]
 
@@ -67,7 +70,7 @@ def watch_health(log: SharedLog, agent: LogActAgent, table: HealthTable, model: 
             await bookmark(log, agent=agent.agent_id, voters=agent.voters, after=BOOKMARK_AFTER)
         except LogActError:
             pass  # no right to write one, or a race: the check itself only takes longer
-        found = await introspection.health(log, agent=agent.agent_id)
+        found = await introspection.health(log, agent=agent.agent_id, strict=False)
         did = await act(log, agent, found, table)
         return {"verdict": found.verdict, "did": did}
 
@@ -77,9 +80,12 @@ def watch_health(log: SharedLog, agent: LogActAgent, table: HealthTable, model: 
 async def act(log: SharedLog, agent: LogActAgent, found: Health, table: HealthTable) -> str:
     """Do what the specification says for this verdict; what was done ("nothing" if that stands already)."""
     wanted: Act = "nothing" if found.verdict == "healthy" else table.on.get(found.verdict, "notify")
-    key = f"{found.verdict} {wanted} {','.join(sorted({one.code for one in found.signals}))}"
+    reasons = _reasons(found)
     before = await _last(log, agent.agent_id)
-    if before == key or (found.verdict == "healthy" and not before):
+    if before is None and found.verdict == "healthy":
+        return "nothing"
+    same = before is not None and (before.verdict, before.wanted) == (found.verdict, wanted)
+    if before is not None and same and reasons <= before.reasons:
         return "nothing"
     did: str = wanted
     reason = f"health: {found.verdict}: " + "; ".join(one.message for one in found.signals[:3])[:400]
@@ -98,7 +104,7 @@ async def act(log: SharedLog, agent: LogActAgent, found: Health, table: HealthTa
     elif wanted != "nothing":
         entries.append(Notice(code="health", message=reason, data={"verdict": found.verdict, "did": did}))
     cites = tuple(dict.fromkeys(cite for one in found.signals for cite in one.cites))[:100]
-    data = {"verdict": found.verdict, "did": did, "key": key}
+    data = {"verdict": found.verdict, "did": did, "wanted": wanted, "reasons": sorted(reasons)}
     message = reason if found.signals else f"health: {found.verdict}"
     entries.append(Finding(code="health", message=message, cites=cites, agent=agent.agent_id, data=data))
     batch = [NewEntry(payload=one, role="supervisor", name="health", agent=agent.agent_id) for one in entries]
@@ -115,11 +121,37 @@ async def _recovered(agent: LogActAgent) -> str:
     return "recover"
 
 
-async def _last(log: SharedLog, agent: str) -> str:
-    """Under which key the last verdict of this agent was acted on."""
-    key = ""
-    async for entry in log.read(matching=where(kinds=["Finding"], agents=[agent], roles=["supervisor"])):
+class _Acted(msgspec.Struct, frozen=True):
+    """What was acted on last, as the finding about it says."""
+
+    verdict: str
+    wanted: str
+    reasons: frozenset[str] = frozenset()
+
+
+def _reasons(found: Health) -> frozenset[str]:
+    """What a verdict rests on, one text each: which signal, of which run, about which tool. Of very many the latest.
+
+    Counts and positions are left out: they grow while the trouble stays the same one.
+    """
+    every = {
+        (one.run, f"{one.code} {one.run or '-'} {about}".strip())
+        for one in found.signals
+        for about in one.about or ("",)
+    }
+    return frozenset(text for _, text in sorted(every)[-REASONS_MAX:])
+
+
+async def _last(log: SharedLog, agent: str) -> _Acted | None:
+    """What of this agent was acted on last; None if nothing was, or it was healthy since."""
+    last = None
+    async for entry in log.read_kept(matching=where(kinds=["Finding"], agents=[agent], roles=["supervisor"])):
         said = entry.payload
-        if isinstance(said, Finding) and said.code == "health" and "key" in said.data:
-            key = str(said.data["key"]) if said.data.get("verdict") != "healthy" else ""
-    return key
+        if not isinstance(said, Finding) or said.code != "health" or "did" not in said.data:
+            continue
+        try:
+            last = msgspec.convert(said.data, _Acted)
+        except msgspec.ValidationError:
+            continue  # somebody else's finding
+        last = last if last.verdict != "healthy" else None
+    return last

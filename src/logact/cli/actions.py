@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from logact.cli import describe, look
-from logact.cli.common import json_option, put, put_json, with_log
+from logact.cli.common import json_option, put, put_json, say_trimmed, with_log
 from logact.core.settling import ANSWER
 from logact.core.state import Action, Status
 from logact.core.views import named
@@ -30,7 +30,7 @@ from logact.entry import (
     Undone,
     Vote,
 )
-from logact.errors import UsageError
+from logact.errors import LogTrimmed, UsageError
 from logact.introspection.history import History, history
 from logact.logs.base import SharedLog
 
@@ -67,6 +67,7 @@ def actions_command(log: str, action: int | None, as_json: bool, **choice: Any) 
             await _one(opened, told, action, as_json)
         else:
             _list(told, as_json, **choice)
+            await say_trimmed(opened, told)
 
     with_log(log, work)
 
@@ -331,7 +332,10 @@ async def _output(log: SharedLog, told: History, action: Action) -> Entry | None
     run = told.state.runs.get(action.intent.run)
     if run is None or not run.output:
         return None
-    entry = await log.get(run.output)
+    try:
+        entry = await log.get(run.output)
+    except LogTrimmed:
+        return None
     return entry if isinstance(entry.payload, Output) and entry.payload.intent == action.id else None
 
 

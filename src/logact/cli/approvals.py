@@ -123,7 +123,7 @@ def approvals_command(log: str, want_drafts: bool, as_json: bool) -> None:
         offered = drafts(told) if want_drafts else []
         return found, [(rule, actions, await tried(opened, rule)) for rule, actions in offered]
 
-    found, offered = with_log(log, work)
+    found, offered = with_log(log, work, past=True)
     if want_drafts:
         for table, actions, backtested in offered:
             if as_json:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -24,6 +24,9 @@ from logact.errors import SALVAGE, LogActError, LogUnavailable, UsageError
 from logact.logs.base import SharedLog
 from logact.logs.network_url import redacted
 from logact.logs.url import BUILT_IN, open_log
+
+if TYPE_CHECKING:
+    from logact.introspection.history import History
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -230,13 +233,23 @@ def _to_its_end(runner: asyncio.Runner, work: Coroutine[Any, Any, T]) -> T:
     raise problem
 
 
-def with_log(text: str, work: Callable[[SharedLog], Coroutine[Any, Any, T]]) -> T:
-    """Open an existing log, do something with it, close it."""
+async def say_trimmed(log: SharedLog, told: History | None = None) -> None:
+    """One line about what a trimmed log (or this fold of it) cannot show. Nothing of a whole or of a damaged log."""
+    began = told.began if told is not None and not told.damaged else 0
+    if position := began or await log.begins():
+        click.echo(f"Trimmed: what stood before position {position} is not shown.", err=True)
+
+
+def with_log(text: str, work: Callable[[SharedLog], Coroutine[Any, Any, T]], *, past: bool = False) -> T:
+    """Open an existing log, do something with it, close it. ``past``: say what of the past was trimmed."""
 
     async def inside() -> T:
         async with existing_log(text) as log:
             try:
-                return await work(log)
+                found = await work(log)
+                if past:
+                    await say_trimmed(log)
+                return found
             finally:
                 warn_of_damage(log)
                 if log.stale_s is not None:

@@ -76,6 +76,10 @@ def _lines(found: Compared) -> list[str]:
             for pair in found.pairs
         ]
         lines += ["", *look.table(steps, head=["", "A", "B", "CALL"])]
+    gone = [f"{name}: what it did before position {one.trimmed} was trimmed." for name, one in
+            (("A", found.a), ("B", found.b)) if one.trimmed]  # fmt: skip
+    if gone:
+        return [*lines, "", *gone, "Whether they are the same is not known."]
     lines += ["", "The same actions." if found.same_actions else "The actions differ."]
     lines += ["The same answer." if found.same_answer else "The answers differ."]
     return lines

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 import click
 import msgspec
 
 from logact.cli import describe, look
-from logact.cli.common import go, json_option, log_url, put, put_json, with_log
+from logact.cli.common import go, json_option, log_url, put, put_json, say_trimmed, with_log
 from logact.core.state import State
 from logact.entry import Entry
 from logact.errors import UsageError
 from logact.introspection.conversing import conversations, in_anthropics_form
 from logact.introspection.exporting import traces
-from logact.introspection.history import history
+from logact.introspection.history import History, history
 from logact.introspection.importing import ImportReport, import_trajectories
 from logact.introspection.trajectories import FORMATS, read_trajectories
-from logact.logs.base import SharedLog
+from logact.logs.base import SharedLog, where
 from logact.logs.url import open_log
+
+T = TypeVar("T")
 
 EXPORTS = ("jsonl", "messages", "anthropic", "otlp")
 FILE_BYTES_MAX = 512 * 1024 * 1024
@@ -117,6 +120,23 @@ def _new(path: Path) -> TextIO:
         ) from error
 
 
+async def _of(log: SharedLog, runs: tuple[int, ...], work: Coroutine[Any, Any, T]) -> T:
+    """What was asked for of some runs. UsageError for one that the log does not hold."""
+    held = {entry.position async for entry in log.read_kept(matching=where(kinds=["Run"]))}
+    missing = [run for run in runs if run not in held]
+    if missing:
+        work.close()
+        begins = await log.begins()
+        raise UsageError(
+            "The log holds no such run",
+            received=", ".join(map(str, missing))
+            + (f"; what stood before position {begins} was trimmed" if begins else ""),
+            expected=", ".join(map(str, sorted(held)[-20:])) or "a log with runs",
+            todo="see the runs with `logact actions LOG`",
+        )
+    return await work
+
+
 @click.command("export", short_help="Write entries to a file or elsewhere.")
 @click.argument("log")
 @click.option("--output", "-o", type=click.Path(dir_okay=False), help="Write to this new file instead.")
@@ -145,6 +165,7 @@ def export_command(log: str, output: str | None, form: str, **options: Any) -> N
 
     async def work(opened: SharedLog) -> int:
         count = 0
+        told: History | None = None
         target = _new(file) if file is not None else None
 
         def write(line: Any) -> None:
@@ -162,15 +183,16 @@ def export_command(log: str, output: str | None, form: str, **options: Any) -> N
 
         try:
             if form == "jsonl":
-                await history(opened, observer=entry_line)
+                told = await history(opened, observer=entry_line)
             elif form in ("messages", "anthropic"):
-                for one in await conversations(opened, runs):
+                for one in await _of(opened, runs, conversations(opened, runs)):
                     write(one if form == "messages" else in_anthropics_form(one))
             else:
-                write(await traces(opened, runs))
+                write(await _of(opened, runs, traces(opened, runs)))
         finally:
             if target is not None:
                 target.close()
+        await say_trimmed(opened, told)
         return count
 
     written = with_log(log, work)

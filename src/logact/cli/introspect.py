@@ -112,6 +112,15 @@ def _voters(log: str) -> list[Voter]:
     return voters_of(spec, tools_of(spec, spec.log_url))
 
 
+def _strict(log: str, agent: str, run: int) -> bool:
+    """Whether what is named has to be in the log. The agent of a specification may not have begun yet."""
+    if run or not agent or not log.endswith(".toml"):
+        return True
+    from logact.spec import load_spec
+
+    return load_spec(log).agent.name != agent
+
+
 # --- health -----------------------------------------------------------------------------------------------------
 
 
@@ -146,18 +155,21 @@ def health_command(
       logact health logact.toml --schedule &
 
     \b
-    Exit codes: 0 healthy; 1 degraded; 20 stuck; 21 runaway; 22 unsafe;
-    those of errors: 2, 3, 5, 6 (see `logact --help`).
+    Exit codes: 0 healthy, or nothing was due; 1 degraded; 20 stuck;
+    21 runaway; 22 unsafe; those of errors: 2 (an unknown agent or run, too),
+    3, 5, 6 (see `logact --help`).
     """
     if schedule or due:
         from logact.cli.schedules import play
 
-        play(log, model, once=due, as_json=as_json)
+        code = play(log, model, once=due, as_json=as_json)
+        if code:
+            raise click.exceptions.Exit(code)
         return
-    recent_s = 0.0 if every else RECENT_S
+    recent_s, strict = 0.0 if every else RECENT_S, _strict(log, agent, run)
 
     def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Health]:
-        return introspection.health(opened, agent=agent, run=run, recent_s=recent_s)
+        return introspection.health(opened, agent=agent, run=run, recent_s=recent_s, strict=strict)
 
     found: Health = _over(log, _model(log, model, needed=False), work, **how)
     if as_json:
@@ -201,7 +213,7 @@ def debug_command(
         raise UsageError("Changes are made in a specification", received=log, expected="a file such as logact.toml")
 
     def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Debugged]:
-        return introspection.debug(opened, agent=agent, run=run)
+        return introspection.debug(opened, agent=agent, run=run, strict=_strict(log, agent, run))
 
     agent = _owner(log, agent) if apply_ else agent
     found: Debugged = _over(log, _model(log, model, needed=False), work, **how)
@@ -275,6 +287,8 @@ def cost_command(log: str, by: Any, as_json: bool) -> None:
     if found.usd is None and found.at_least_usd:
         usd = f"at least {found.at_least_usd:.4f} USD (not every price is known)"
     put(["", f"Together {found.tokens} tokens, {usd}."])
+    if found.since:
+        put(f"What stands before position {found.since} is not counted.")
 
 
 # --- ask --------------------------------------------------------------------------------------------------------
@@ -302,7 +316,7 @@ def ask_command(
     """
 
     def work(introspection: AgenticIntrospection, opened: Any) -> Coroutine[Any, Any, Reply]:
-        return introspection.ask(opened, question, agent=agent, run=run)
+        return introspection.ask(opened, question, agent=agent, run=run, strict=_strict(log, agent, run))
 
     found: Reply = _over(log, _model(log, model, needed=True), work, **how)
     if as_json:
@@ -314,6 +328,6 @@ def ask_command(
             put("Nothing in the log supports an answer.")
         if found.left_out:
             put(f"({found.left_out} older lines did not fit; --tokens shows more, --summarise sums them up)")
-        put(model_lines(found.dropped, ""))
+        put(model_lines(found.dropped, "", found.trimmed))
     if not found.statements:
         raise click.exceptions.Exit(1)

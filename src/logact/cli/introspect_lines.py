@@ -22,13 +22,15 @@ def health_lines(found: Health) -> list[str]:
         lines += look.wrapped("waits", run + waiting.words(wait, command=True), indent=2, label_width=17)
     if found.judged:
         lines += look.wrapped("the model", f"{found.model} says {found.judged}", indent=2, label_width=17)
-    lines += model_lines(found.dropped, found.failed)
+    lines += model_lines(found.dropped, found.failed, found.trimmed)
     return lines
 
 
-def model_lines(dropped: int, failed: str) -> list[str]:
-    """What became of a model's claims."""
+def model_lines(dropped: int, failed: str, trimmed: int = 0) -> list[str]:
+    """What became of a model's claims, and what it was not shown."""
     lines = []
+    if trimmed:
+        lines += look.wrapped("trimmed", f"what stood before position {trimmed}", indent=2, label_width=17)
     if dropped:
         claims = look.count(dropped, "claim")
         lines += look.wrapped("dropped", f"{claims} of the model that cited nothing that is there", indent=2,
@@ -68,8 +70,8 @@ def debug_lines(found: Debugged) -> list[str]:
         lines += _proposal(one)
     if found.explanation:
         lines += ["", *look.wrapped("why", look.clean(found.explanation))]
-    if found.dropped or found.failed:
-        lines += ["", *model_lines(found.dropped, found.failed)]
+    if found.dropped or found.failed or found.trimmed:
+        lines += ["", *model_lines(found.dropped, found.failed, found.trimmed)]
     return lines
 
 

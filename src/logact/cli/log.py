@@ -14,7 +14,7 @@ from logact.cli import exchange as _exchange
 from logact.cli import look
 from logact.cli import mending as _mending
 from logact.cli import moving as _moving
-from logact.cli.common import F, json_option, put, put_json, with_log
+from logact.cli.common import F, json_option, put, put_json, say_trimmed, with_log
 from logact.cli.entries import head, renderer, strips
 from logact.cli.stats import statistics, stats_json, stats_lines
 from logact.cli.witness import witness_command, witness_meant
@@ -176,6 +176,7 @@ def _show(
                 kept.append((entry, state.verdict))
 
         told = await history(opened, observer=collect)
+        await say_trimmed(opened, told)
         several = len({run.agent for run in told.state.runs.values()}) > 1
         render = renderer(detail, timeline, as_json, several, first[0])
         if not as_json and not timeline and not detail and kept:
@@ -299,7 +300,7 @@ def stats(log: str, as_json: bool, **options: Any) -> None:
         else:
             put(stats_lines(found))
 
-    with_log(log, work)
+    with_log(log, work, past=True)
 
 
 @log_command.command("backup")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from logact.cli import look
-from logact.cli.common import existing_log, go, json_option, put, put_json
+from logact.cli.common import existing_log, go, json_option, put, put_json, say_trimmed
 from logact.core.views import Action
 from logact.entry import EFFECTS, Policy
 from logact.errors import SpecError, UsageError
@@ -52,7 +52,10 @@ def backtest_command(
     async def work() -> Backtest:
         async with AsyncExitStack() as stack:
             opened = [await stack.enter_async_context(existing_log(name)) for name in logs]
-            return await backtest(opened, voters, policy, agent=agent, ask=ask)
+            done = await backtest(opened, voters, policy, agent=agent, ask=ask)
+            for one in opened:
+                await say_trimmed(one)
+            return done
 
     found = go(work())
     if as_json:

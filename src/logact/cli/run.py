@@ -16,7 +16,7 @@ from logact.cli.progress import Progress
 from logact.cli.stuck import Stuck
 from logact.core.state import RunState, State
 from logact.entry import Input, Limits, NewEntry, Output, Run, own
-from logact.errors import AgentBusy, LogActError, RunFinished, RunPaused, RunStopped, UsageError
+from logact.errors import AgentBusy, LogActError, LogTrimmed, RunFinished, RunPaused, RunStopped, UsageError
 from logact.introspection.history import history
 from logact.logs.base import SharedLog
 from logact.logs.url import open_log
@@ -212,8 +212,11 @@ async def _finished(agent: LogActAgent, spec: str, task: str | None, error: RunF
     ]
     answer = ""
     if runs:
-        output = (await agent.log.get(runs[-1].output)).payload
-        answer = f". It answered: {look.value(output.text, 300)}" if isinstance(output, Output) else ""
+        try:
+            output = (await agent.log.get(runs[-1].output)).payload
+            answer = f". It answered: {look.value(output.text, 300)}" if isinstance(output, Output) else ""
+        except LogTrimmed:
+            answer = f". What it answered was trimmed: the log begins at position {await agent.log.begins()}"
     return RunFinished(
         f"{error.message} ({error.received}){answer}",
         todo=f"--new runs it again; `logact run {spec} -m TEXT` continues it",

@@ -8,14 +8,18 @@ import click
 
 from logact.cli.common import go, put, put_json
 from logact.errors import UsageError
+from logact.introspection.health import EXIT_CODES
 from logact.logs.url import open_log
 from logact.runtime.scheduler import Due, Work
 from logact.spec import build_agent, load_spec
 from logact.spec_health import watch_health
 
 
-def play(log: str, model: str | None, *, once: bool, as_json: bool) -> None:
-    """Run what is due: once, or until interrupted. Says what was checked, and what was done."""
+def play(log: str, model: str | None, *, once: bool, as_json: bool) -> int:
+    """Run what is due: once, or until interrupted. Says what was checked, and what was done.
+
+    Returns the exit code of the verdict, if something was checked.
+    """
     if not log.endswith(".toml"):
         raise UsageError("A schedule stands in a specification", received=log, expected="a file such as logact.toml")
     spec = load_spec(log)
@@ -27,6 +31,8 @@ def play(log: str, model: str | None, *, once: bool, as_json: bool) -> None:
             todo='add [health] with cron = "*/15 * * * *"',
         )
 
+    verdicts: list[str] = []
+
     async def inside() -> None:
         from logact.models import model_from_name
 
@@ -34,7 +40,7 @@ def play(log: str, model: str | None, *, once: bool, as_json: bool) -> None:
         async with open_log(spec.log_url) as opened:
             agent = build_agent(spec, log=opened)
             scheduler = watch_health(opened, agent, table, model_from_name(name) if name else None)
-            scheduler.work = _told(scheduler.work, as_json)
+            scheduler.work = _told(scheduler.work, as_json, verdicts)
             if once:
                 if not await scheduler.tick() and not as_json:
                     put("Nothing is due.")
@@ -42,11 +48,13 @@ def play(log: str, model: str | None, *, once: bool, as_json: bool) -> None:
                 await scheduler.run()
 
     go(inside())
+    return max((EXIT_CODES[one] for one in verdicts), default=0)
 
 
-def _told(work: Work, as_json: bool) -> Work:
+def _told(work: Work, as_json: bool, verdicts: list[str]) -> Work:
     async def inner(due: Due) -> Any:
         outcome = await work(due)
+        verdicts.append(str(outcome["verdict"]))
         if as_json:
             put_json({"job": due.job.name, "at_ms": due.at_ms, "missed": due.missed, **outcome})
         else:

@@ -11,7 +11,6 @@ from logact.entry import Notice, end_of, record_of
 from logact.env import ProcessIdentity
 from logact.introspection.history import history
 from logact.logs.base import SharedLog, where
-from logact.logs.verify import first_kept
 from logact.runtime.entering import HOLDER_SILENT_MS
 from logact.runtime.supervision import LOOK_BACK_RECORDS, scope_of, task_of
 from logact.spec import SpecFile
@@ -21,10 +20,10 @@ async def status_of(log: SharedLog, file: SpecFile) -> dict[str, Any]:
     """The supervisor and its parts: which process, since when, how often each ended by itself lately."""
     agent = file.agent.name
     state = (await history(log)).state
-    start = max(await first_kept(log), record_of(state.position) - LOOK_BACK_RECORDS, 0)
+    start = max(record_of(state.position) - LOOK_BACK_RECORDS, 0)
     parts: dict[str, dict[str, Any]] = {}
     matching = where(kinds=["Notice"], agents=[agent], roles=["supervisor"])
-    async for entry in log.read(end_of(start), matching=matching):
+    async for entry in log.read_kept(end_of(start), matching=matching):
         if isinstance(entry.payload, Notice):
             _take(parts, entry.payload, entry.time_ms)
     supervisor = _supervisor(state, agent)

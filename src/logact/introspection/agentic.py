@@ -22,7 +22,7 @@ from logact.introspection.material import Material, Selection, material
 from logact.introspection.optimizing import Optimized, Statement, optimize, swarm_log
 from logact.introspection.performance import Performance, Proposal, performance
 from logact.introspection.profile_scope import sums_of
-from logact.introspection.profiler import folded
+from logact.introspection.profiler import check_named, folded
 from logact.introspection.questions import ASK, DEBUG, KINDS
 from logact.introspection.signals import Signal, Thresholds
 from logact.introspection.token_reading import Spending
@@ -40,7 +40,8 @@ class Debugged(msgspec.Struct, frozen=True, kw_only=True):
     """What a debugging came to: the computed part, and what a model made of it.
 
     ``proposals`` are the model's (the computed ones are in ``performance``). ``dropped`` counts claims that cited
-    nothing or what is not there, ``failed`` says why there is no model's part, ``finding`` where it stands.
+    nothing or what is not there, ``failed`` says why there is no model's part, ``finding`` where it stands,
+    ``trimmed`` before which position the model was shown nothing, since that was trimmed (0: the log is whole).
     """
 
     performance: Performance
@@ -51,10 +52,14 @@ class Debugged(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     usage: Usage | None = None
     finding: int = 0
+    trimmed: int = 0
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a question over a log. No statements: nothing in the log supports an answer."""
+    """The answer to a question over a log. No statements: nothing in the log supports an answer.
+
+    ``trimmed``: what stood before this position was trimmed, so it was not looked at (0: the log is whole).
+    """
 
     question: str
     statements: tuple[Statement, ...] = ()
@@ -64,6 +69,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     usage: Usage | None = None
     finding: int = 0
+    trimmed: int = 0
 
     @property
     def text(self) -> str:
@@ -105,11 +111,11 @@ class AgenticIntrospection:
 
     async def debug_performance(self, agent: LogActAgent, *, run: int = 0) -> Debugged:
         """Where this agent's time, tokens and money went, and what would help. Raises what reading the log raises."""
-        return await self.debug(agent.log, agent=agent.agent_id, run=run)
+        return await self.debug(agent.log, agent=agent.agent_id, run=run, strict=bool(run))
 
     async def health_check(self, agent: LogActAgent) -> Health:
         """How this agent is doing. Raises what reading the log raises."""
-        return await self.health(agent.log, agent=agent.agent_id)
+        return await self.health(agent.log, agent=agent.agent_id, strict=False)
 
     async def get_swarm_log(self, swarm: Sequence[LogActAgent]) -> Spending:
         """What a swarm's agents spent their tokens on, folded from the log that they share."""
@@ -140,9 +146,14 @@ class AgenticIntrospection:
 
     # --- over any log --------------------------------------------------------------------------------------------
 
-    async def debug(self, log: SharedLog, *, agent: str = "", run: int = 0) -> Debugged:
-        """The computed part, and with a model its explanation and proposals."""
+    async def debug(self, log: SharedLog, *, agent: str = "", run: int = 0, strict: bool = True) -> Debugged:
+        """The computed part, and with a model its explanation and proposals.
+
+        UsageError for an agent or a run that the log does not know, unless it is not ``strict``.
+        """
         known = await folded(log)
+        if strict:
+            check_named(known, agent, run)
         now_ms = environment.current().wall_ms()
         found = performance(known.state, known.profile, self.thresholds, now_ms, agent=agent, run=run)
         if self.model is None:
@@ -152,7 +163,10 @@ class AgenticIntrospection:
         try:
             answer = await ask_model(self.model, DEBUG, shown.number, shown.text, computed=numbers)
         except ModelError as error:
-            return Debugged(performance=found, failed=str(error), model=self.model.name, usage=_spent(shown))
+            usage = _spent(shown)
+            return Debugged(
+                performance=found, failed=str(error), model=self.model.name, usage=usage, trimmed=shown.trimmed
+            )
         kept, dropped = await self._claims(log, answer.given.get("proposals"), agent)
         models = {name: known.profile.named.get(name, name) for name in sums_of(known.profile).kinds}
         proposals = tuple(
@@ -166,6 +180,7 @@ class AgenticIntrospection:
             dropped=dropped + more + len(kept) - len(proposals),
             model=answer.model,
             usage=added([answer.usage, shown.usage]),
+            trimmed=shown.trimmed,
         )
         cites = [cite for claim in explanations for cite in claim.cites]
         cites += [cite for proposal in proposals for cite in proposal.cites]
@@ -179,10 +194,22 @@ class AgenticIntrospection:
         return msgspec.structs.replace(debugged, finding=at)
 
     async def health(
-        self, log: SharedLog, *, agent: str = "", run: int = 0, recent_s: float = RECENT_S, judge: bool = True
+        self,
+        log: SharedLog,
+        *,
+        agent: str = "",
+        run: int = 0,
+        recent_s: float = RECENT_S,
+        judge: bool = True,
+        strict: bool = True,
     ) -> Health:
-        """The computed verdict, and with a model (and ``judge``) also its judgement: the worse of the two counts."""
+        """The computed verdict, and with a model (and ``judge``) also its judgement: the worse of the two counts.
+
+        UsageError for an agent or a run that the log does not know, unless it is not ``strict``.
+        """
         known = await folded(log)
+        if strict:
+            check_named(known, agent, run)
         now_ms = environment.current().wall_ms()
         found = healths.computed(
             known.state, known.profile, now_ms, self.thresholds, agent=agent, run=run, recent_s=recent_s
@@ -194,7 +221,9 @@ class AgenticIntrospection:
         try:
             answer = await ask_model(self.model, healths.QUESTION, shown.number, shown.text, computed=numbers)
         except ModelError as error:
-            return msgspec.structs.replace(found, failed=str(error), model=self.model.name, usage=_spent(shown))
+            return msgspec.structs.replace(
+                found, failed=str(error), model=self.model.name, usage=_spent(shown), trimmed=shown.trimmed
+            )
         kept, dropped = await self._claims(log, answer.given.get("reasons"))
         judged = healths.verdict_of(answer.given.get("verdict"))
         believed = judged if judged is not None and kept else "healthy"
@@ -207,6 +236,7 @@ class AgenticIntrospection:
             dropped=dropped,
             model=answer.model,
             usage=added([answer.usage, shown.usage]),
+            trimmed=shown.trimmed,
         )
         message = f"{found.verdict}: " + ("; ".join(one.message for one in (*found.signals, *reasons)) or "nothing")
         cites = [cite for one in (*found.signals, *reasons) for cite in one.cites]
@@ -216,8 +246,14 @@ class AgenticIntrospection:
         )
         return msgspec.structs.replace(found, finding=at)
 
-    async def ask(self, log: SharedLog, question: str, *, agent: str = "", run: int = 0) -> Reply:
-        """Answer a question in plain words, with positions. Raises UsageError without a model, and ModelError."""
+    async def ask(
+        self, log: SharedLog, question: str, *, agent: str = "", run: int = 0, strict: bool = True
+    ) -> Reply:
+        """Answer a question in plain words, with positions.
+
+        Raises UsageError without a model, and (if it is ``strict``) for an agent or a run that the log does not know;
+        ModelError.
+        """
         if self.model is None:
             raise UsageError("A question needs a model", todo="give one: model=..., --model NAME, or LOGACT_MODEL")
         if not question.strip():
@@ -225,6 +261,8 @@ class AgenticIntrospection:
         words = [
             word for word in "".join(c if c.isalnum() else " " for c in question.lower()).split() if len(word) > 3
         ]
+        if strict and (agent or run):
+            check_named(await folded(log), agent, run)
         shown = await self._shown(log, agent, run, words)
         answer = await ask_model(self.model, ASK, shown.number, shown.text, asked=question.strip()[:4000])
         kept, dropped = await self._claims(log, answer.given.get("answer"))
@@ -236,6 +274,7 @@ class AgenticIntrospection:
             left_out=shown.left_out,
             model=answer.model,
             usage=added([answer.usage, shown.usage]),
+            trimmed=shown.trimmed,
         )
         cites = [cite for one in kept for cite in one.cites]
         message = reply.text or "nothing in the log supports an answer"

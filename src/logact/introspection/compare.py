@@ -8,19 +8,22 @@ import msgspec
 
 from logact import codec
 from logact.core.settling import ANSWER
-from logact.core.state import Action, State
-from logact.entry import Entry, Output
+from logact.core.state import Action
+from logact.entry import Output
 from logact.errors import UsageError
-from logact.introspection import profiling
 from logact.introspection.history import history
-from logact.introspection.profile import Profile, RunProfile
+from logact.introspection.profile import RunProfile
+from logact.introspection.profiler import Profiler
 from logact.logs.base import SharedLog
 
 ANSWER_CHARS = 2000
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """One run in numbers. Times in ms; ``usd`` is None where a price is missing; ``ok`` None: it has no end yet."""
+    """One run in numbers. Times in ms; ``usd`` is None where a price is missing; ``ok`` None: it has no end yet.
+
+    ``trimmed``: what it did before this position was trimmed, so steps (or the answer) are missing; 0: it is whole.
+    """
 
     log: str
     run: int
@@ -42,6 +45,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     tools_ms: float = 0.0
     votes_ms: float = 0.0
     whole_ms: int = 0
+    trimmed: int = 0
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +60,10 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """The comparison. ``same_actions``: both made the same calls in the same order, and they ended alike."""
+    """The comparison. ``same_actions``: both made the same calls in the same order, and they ended alike.
+
+    Of a run whose beginning was trimmed that is not known, and neither is said to be the same.
+    """
 
     a: Figures
     b: Figures
@@ -78,41 +85,51 @@ async def compare(
     one, first = await _side(a, a_run, a_upto)
     two, second = await _side(b, b_run, b_upto)
     pairs = _aligned(first, second)
+    known = not (one.trimmed or two.trimmed)
     return Compared(
         a=one,
         b=two,
         pairs=tuple(pairs),
-        same_actions=all(pair.a and pair.b and pair.a_status == pair.b_status for pair in pairs),
-        same_answer=one.answer == two.answer and one.ok == two.ok,
+        same_actions=known and all(pair.a and pair.b and pair.a_status == pair.b_status for pair in pairs),
+        same_answer=known and one.answer == two.answer and one.ok == two.ok,
     )
 
 
 async def _side(log: SharedLog, run: int, upto: int | None) -> tuple[Figures, list[Action]]:
-    profile = Profile()
-
-    def count(state: State, entry: Entry) -> None:
-        profiling.observe(profile, state, entry)
-
-    told = await history(log, upto, observer=count)
+    profiler = Profiler(log)
+    told = await history(log, upto, observer=profiler.observe, restore=profiler.restore)
+    runs = profiler.profile.runs
     chosen = run or max(told.state.runs, default=0)
-    known = profile.runs.get(chosen)
+    known = runs.get(chosen)
+    if known is None and chosen in told.state.runs:
+        raise UsageError(
+            "Of this run nothing is known that could be compared",
+            received=f"run {chosen}, which began before position {told.began}; what stood there was trimmed",
+            expected=", ".join(map(str, runs)) or "a run that began later",
+            todo="compare it in the archive that the trim made",
+        )
     if known is None:
         raise UsageError(
             "There is no such run to compare",
             received=str(run) if run else "a log without runs",
-            expected=", ".join(map(str, told.state.runs)) or "a run",
+            expected=", ".join(map(str, runs)) or "a run",
             todo="see `logact state`",
         )
     state = told.state.runs[chosen]
-    answer = ""
-    if state.output:
-        output = (await log.get(state.output)).payload
-        if isinstance(output, Output):
-            answer = (output.text or msgspec.json.encode(output.value).decode())[:ANSWER_CHARS]
+    answer = await _answer(log, state.output) if state.output >= max(1, told.began) else ""
     actions = [
         one for _, one in sorted(told.state.actions.items()) if one.intent.run == chosen and one.intent.tool != ANSWER
     ]
-    return _figures(told.state.log, known, state.status, state.ok if state.output else None, answer), actions
+    figures = _figures(told.state.log, known, state.status, state.ok if state.output else None, answer)
+    gone = known.actions > len(actions) or profiler.profile.since > chosen or 0 < state.output < told.began
+    return msgspec.structs.replace(figures, trimmed=told.began if gone else 0), actions
+
+
+async def _answer(log: SharedLog, position: int) -> str:
+    output = (await log.get(position)).payload
+    if not isinstance(output, Output):
+        return ""
+    return (output.text or msgspec.json.encode(output.value).decode())[:ANSWER_CHARS]
 
 
 def _figures(log: str, run: RunProfile, status: str, ok: bool | None, answer: str) -> Figures:

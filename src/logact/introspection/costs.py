@@ -9,10 +9,13 @@ import msgspec
 from logact.introspection.performance import Row, rows_of
 from logact.introspection.profile import Profile, RunProfile
 from logact.introspection.profile_scope import counted, sums_of
-from logact.introspection.profile_sums import OLDER
+from logact.introspection.profile_sums import OLDER, add_tally
 
 By = Literal["agent", "run", "model", "tool"]
 BY: tuple[By, ...] = ("agent", "run", "model", "tool")
+
+NO_AGENT, NO_RUN = "(no agent)", "(no run)"
+"""The rows of what was used outside of runs: what `health`, `debug` and `ask` asked a model about a whole log."""
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,9 @@ def costs(profile: Profile, by: By) -> Costs:
         for run in counted(profile):
             name = (run.agent if by == "agent" else str(run.id or "")) or OLDER
             groups.setdefault(name, []).append(run)
+        for one in _beside(profile):
+            name = (one.agent or NO_AGENT) if by == "agent" else NO_RUN
+            groups.setdefault(name, []).append(one)
         rows = _grouped(groups)
     known = [one.cost_usd for one in sums.models.values() if one.priced]
     whole = all(one.priced == one.count for one in sums.models.values()) and bool(sums.models)
@@ -53,6 +59,18 @@ def costs(profile: Profile, by: By) -> Costs:
         at_least_usd=sum(known),
         since=profile.since,
     )
+
+
+def _beside(profile: Profile) -> list[RunProfile]:
+    """What belongs to no run, by agent, in the shape of a run: the questions of introspection itself, mostly."""
+    found = []
+    for agent, sums in profile.aside.items():
+        one = RunProfile(id=0, agent=agent, runs=0)
+        for tally in sums.models.values():
+            add_tally(one.model, tally)
+        if one.model.count:
+            found.append(one)
+    return found
 
 
 def _grouped(groups: dict[str, list[RunProfile]]) -> tuple[Row, ...]:

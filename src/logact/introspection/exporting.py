@@ -13,6 +13,7 @@ from typing import Any
 from logact import __version__
 from logact.core import machine
 from logact.entry import (
+    MAY_APPEND,
     Abort,
     Cancel,
     Compaction,
@@ -25,21 +26,36 @@ from logact.entry import (
     Result,
     Run,
     Vote,
+    end_of,
 )
+from logact.errors import LogTrimmed
 from logact.logs.base import SharedLog
+from logact.logs.checkpoints import earliest
 
 INTERNAL, CLIENT = 1, 3
 ERROR = 2
 
 
 async def effective(log: SharedLog) -> list[Entry]:
-    """The entries of a log that took effect, in order."""
+    """The entries of a log that took effect, in order.
+
+    Of a trimmed log those that are kept. What stands before its first checkpoint nobody can judge: of that, the
+    entries whose authors may write such.
+    """
     await log.open()
-    state = machine.initial(log.log_id, keep=True)
-    found = []
-    async for entry in log.read():
-        state = machine.apply(state, entry)
-        if not state.verdict:
+    state, found, unjudged = machine.initial(log.log_id, keep=True), [], 0
+    if await log.begins():
+        try:
+            state, checkpoint = await earliest(log)
+            state.keep, unjudged = True, checkpoint.upto
+        except LogTrimmed:
+            unjudged = end_of(await log.engine.tail())
+    async for entry in log.read_kept():
+        if entry.position > unjudged:
+            state = machine.apply(state, entry)
+            if not state.verdict:
+                found.append(entry)
+        elif entry.kind in MAY_APPEND.get(entry.author.role, frozenset()):  # type: ignore[call-overload]
             found.append(entry)
     return found
 

@@ -56,6 +56,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
     ``dropped`` counts claims of the model that cited nothing, or what is not there. ``finding`` is where the verdict
     stands in the log (0: it was not written down). ``waits`` is what is waited for, which is no verdict by itself.
+    ``trimmed``: what stood before this position was trimmed, so the model was not shown it (0: the log is whole, or
+    no model was asked).
     """
 
     verdict: Verdict
@@ -70,6 +72,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     usage: Usage | None = None
     finding: int = 0
+    trimmed: int = 0
 
     @property
     def exit_code(self) -> int:

@@ -5,29 +5,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from logact.core import machine
 from logact.core.state import Action as ActionState
 from logact.core.state import State
-from logact.entry import Control, Entry, Finding, end_of, record_of
+from logact.entry import Checkpoint, Control, Entry, Finding, end_of, position_of, record_of
 from logact.errors import LogCorrupt, LogError, LogTrimmed, UsageError
-from logact.logs.base import READ_RECORDS_MAX, SharedLog, where
-from logact.logs.verify import first_kept, said
-from logact.runtime.tail import Tail, checked_state, checkpoint_in, load_state
+from logact.logs.base import READ_RECORDS_MAX, SharedLog
+from logact.logs.checkpoints import checked_state, earliest, kept_checkpoints, load_state
+from logact.logs.verify import said
+from logact.runtime.tail import Tail
 
 Observer = Callable[[State, Entry], None]
+Restorer = Callable[[Checkpoint], Awaitable[object]]
 
 
 class History(msgspec.Struct, kw_only=True):
     """A log up to a position: its fold with every action kept, the entries of each action, in order.
 
     ``ineffective`` says, by position, why an entry took no effect; ``times_ms`` when the first and the last entry
-    were written; ``trimmed`` that the beginning is gone and the fold starts at a checkpoint; ``damaged``
-    what cannot be read before that checkpoint (then the fold starts there, too, as an agent's does,
-    after the position ``begins_after``).
+    were written; ``trimmed`` that the beginning is gone and the fold starts at a checkpoint: what stands before
+    position ``began`` is known only as far as that carries it; ``damaged`` what cannot be read before that
+    checkpoint (then the fold starts there, too, as an agent's does, after the position ``begins_after``).
     """
 
     state: State
@@ -40,6 +42,7 @@ class History(msgspec.Struct, kw_only=True):
     trimmed: bool = False
     damaged: str = ""
     begins_after: int = 0
+    began: int = 0
 
     def action(self, position: int) -> ActionState | None:
         """The action whose intent stands at a position."""
@@ -50,12 +53,15 @@ class History(msgspec.Struct, kw_only=True):
         return [entry for entry in self.stories.get(position, ()) if entry.position not in self.ineffective]
 
 
-async def history(log: SharedLog, upto: int | None = None, *, observer: Observer | None = None) -> History:
-    """Fold a log from its beginning up to a position; from its checkpoint, where what is before was trimmed or cannot
-    be read.
+async def history(
+    log: SharedLog, upto: int | None = None, *, observer: Observer | None = None, restore: Restorer | None = None
+) -> History:
+    """Fold a log from its beginning up to a position; where that was trimmed, from the first checkpoint kept;
+    where it cannot be read, from the last.
 
-    ``observer(state, entry)`` is called after each entry; ``state.verdict`` is that entry's. Raises UsageError for a
-    position after the log's end, or so early in a trimmed log that no checkpoint before it was kept.
+    ``observer(state, entry)`` is called after each entry; ``state.verdict`` is that entry's; ``restore(checkpoint)``
+    before all of them, where the fold begins at one. Raises UsageError for a position after the log's end, or so
+    early in a trimmed log that no checkpoint before it was kept; LogTrimmed if none was kept at all.
     """
     await log.open()
     if upto is not None and record_of(upto) > (last := await log.engine.tail()):
@@ -69,43 +75,42 @@ async def history(log: SharedLog, upto: int | None = None, *, observer: Observer
     try:
         await _read(log, told, upto, observer)
     except LogTrimmed:
-        if upto is not None:
-            told = History(state=await _restored_before(log, upto), trimmed=True)
-            await _read(log, told, upto, observer)
-            return told
-        tail = Tail(log)
-        await tail.start()  # raises if there is no checkpoint to start from
-        told = History(state=tail.state, trimmed=True)
-        if tail.checkpoint is not None:
-            told.state = await _restored(log, tail)
-            await _read(log, told, upto, observer)
+        state, checkpoint = await (earliest(log) if upto is None else _restored_before(log, upto))
+        state.keep = True
+        told = History(state=state, trimmed=True, began=position_of(record_of(checkpoint.upto) + 1))
+        if restore is not None:
+            await restore(checkpoint)
+        await _read(log, told, upto, observer)
     except LogCorrupt as error:
-        told = await _after_damage(log, error, upto, observer)
+        told = await _after_damage(log, error, upto, observer, restore)
     return told
 
 
-async def _after_damage(log: SharedLog, error: LogCorrupt, upto: int | None, observer: Observer | None) -> History:
+async def _after_damage(
+    log: SharedLog, error: LogCorrupt, upto: int | None, observer: Observer | None, restore: Restorer | None
+) -> History:
     """Where the agent itself may go on, people can look and settle. Raises the error if the damage is not all before
     the last checkpoint, or what is asked for is."""
     tail = Tail(log)
     await tail.start()
     if tail.checkpoint is None or (upto is not None and upto < tail.checkpoint.upto):
         raise error
-    told = History(state=await _restored(log, tail), trimmed=True, damaged=said(error))
+    state = await load_state(log, tail.checkpoint.state)
+    state.keep = True
+    told = History(state=state, trimmed=True, damaged=said(error))
     told.begins_after = tail.checkpoint.upto
+    told.began = position_of(record_of(told.begins_after) + 1)
     log.passed_over = f"{told.damaged}; what is shown begins at the checkpoint of position {tail.checkpoint.upto}"
+    if restore is not None:
+        await restore(tail.checkpoint)
     await _read(log, told, upto, observer)
     return told
 
 
-async def _restored_before(log: SharedLog, upto: int) -> State:
-    """The fold at the last usable checkpoint that knows nothing after a position. UsageError if none was kept."""
-    start = end_of(await first_kept(log))
-    entries = [entry async for entry in log.read(start, matching=where(kinds=["Checkpoint"]))]
+async def _restored_before(log: SharedLog, upto: int) -> tuple[State, Checkpoint]:
+    """The last usable checkpoint that knows nothing after a position, and its state. UsageError if none was kept."""
     first = 0
-    for checkpoint in map(checkpoint_in, reversed(entries)):
-        if checkpoint is None:
-            continue
+    for checkpoint in reversed(await kept_checkpoints(log)):
         try:
             state = await checked_state(log, checkpoint)
         except LogError:
@@ -114,21 +119,13 @@ async def _restored_before(log: SharedLog, upto: int) -> State:
             continue
         first = checkpoint.upto
         if first <= upto:
-            state.keep = True
-            return state
+            return state, checkpoint
     raise UsageError(
         "Of a trimmed log nothing is known so early",
         received=f"position {upto}",
         expected=f"{first} or later" if first else "a log with a checkpoint that can be read",
         todo="ask the archive that the trim made; it has the same positions",
     )
-
-
-async def _restored(log: SharedLog, tail: Tail) -> State:
-    checkpoint = tail.checkpoint
-    state = await load_state(log, checkpoint.state) if checkpoint is not None else tail.state
-    state.keep = True
-    return state
 
 
 async def _read(log: SharedLog, told: History, upto: int | None, observer: Observer | None) -> None:

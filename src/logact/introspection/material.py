@@ -63,13 +63,14 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 async def query(log: SharedLog, selection: Selection) -> list[Entry]:
     """The entries that are meant, in order. Findings and notices that are about nothing in particular stay out."""
-    return [entry async for entry in log.read(matching=selection.matching) if selection.fits(entry)]
+    return [entry async for entry in log.read_kept(matching=selection.matching) if selection.fits(entry)]
 
 
 class Material(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is shown. ``number`` is that of the fence; ``left_out`` counts lines that did not fit.
 
     ``summaries`` counts stretches shown as summaries, ``bought`` those that were asked for now, for ``usage``.
+    ``trimmed``: before this position the log was trimmed (0: it is whole).
     """
 
     number: str
@@ -79,6 +80,7 @@ class Material(msgspec.Struct, frozen=True, kw_only=True):
     summaries: int = 0
     bought: int = 0
     usage: Usage = Usage()
+    trimmed: int = 0
 
 
 def fenced(what: str, text: str) -> tuple[str, str]:
@@ -134,6 +136,9 @@ async def material(
     told_lines = [text for _, text in sorted(shown)]
     if lost:
         told_lines.insert(0, f"[{lost} older lines are left out]")
+    trimmed = await log.begins()
+    if trimmed:
+        told_lines.insert(0, f"[what stood before position {trimmed} was trimmed: nothing is known of it]")
     body = "\n".join(told_lines) or "(nothing is there)"
     number, text = fenced("history", body)
     return Material(
@@ -144,6 +149,7 @@ async def material(
         summaries=summaries,
         bought=bought,
         usage=added(used),
+        trimmed=trimmed,
     )
 
 
@@ -169,7 +175,7 @@ def _recent(every: Sequence[Line], bytes_max: int) -> list[Line]:
 async def _summaries(log: SharedLog, scope: str) -> dict[tuple[int, int], str]:
     """Summaries in the log, by stretch. Only those of roles that may write findings count."""
     found: dict[tuple[int, int], str] = {}
-    async for entry in log.read(matching=Filter((Clause(kinds=("Finding",)),))):
+    async for entry in log.read_kept(matching=Filter((Clause(kinds=("Finding",)),))):
         said = entry.payload
         allowed = MAY_APPEND.get(entry.author.role, frozenset())  # type: ignore[call-overload]
         if not isinstance(said, Finding) or said.code != SUMMARY or "Finding" not in allowed or len(said.cites) != 2:

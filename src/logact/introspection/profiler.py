@@ -10,11 +10,14 @@ import msgspec
 from logact import codec
 from logact.core.state import State
 from logact.entry import BlobRef, Checkpoint, Entry
-from logact.errors import LogError
+from logact.errors import LogError, LogTrimmed, UsageError
 from logact.introspection import profiling
 from logact.introspection.profile import Profile
 from logact.logs.base import SharedLog
 from logact.runtime.tail import Tail
+
+NAMED_MAX = 20
+"""So many agents or runs are named to whoever asked for one that is not there."""
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Profile).decode
@@ -80,8 +83,6 @@ async def folded(log: SharedLog) -> Folded:
     """The state and the profile of a log as it is now, from the last checkpoint that carries both, or from the
     beginning; of a trimmed log whose checkpoints carry none, from where it begins. Raises what reading raises.
     """
-    from logact.errors import LogTrimmed
-
     tail = Tail(log)
     Profiler.beside(tail, whole=True)
     try:
@@ -91,3 +92,28 @@ async def folded(log: SharedLog) -> Folded:
         Profiler.beside(tail)
         await tail.start()
     return Folded(tail.state, Profiler.of(tail).profile, tail.entries_applied)
+
+
+def check_named(known: Folded, agent: str = "", run: int = 0) -> None:
+    """Raise UsageError for an agent or a run that a log knows nothing of: a misspelt name is not a healthy agent."""
+    state, profile = known.state, known.profile
+    runs = state.runs.keys() | profile.runs.keys()
+    agents = {one.agent for one in state.runs.values()} | {one.agent for one in profile.runs.values()}
+    agents |= {one.agent for one in state.policies.values()}
+    agents |= state.agents.keys() | profile.older.keys() | profile.offered.keys()
+    agents -= {"", "*"}
+    since = f"; what stood before position {profile.since} is not known" if profile.since else ""
+    if agent and agent not in agents:
+        raise UsageError(
+            "The log knows no such agent",
+            received=f"{agent!r}{since}",
+            expected=", ".join(sorted(agents)[:NAMED_MAX]) or "the log has none yet",
+            todo="check the name; `logact cost LOG` lists all",
+        )
+    if run and run not in runs:
+        raise UsageError(
+            "The log knows no such run",
+            received=f"{run}{since}",
+            expected=", ".join(map(str, sorted(runs)[-NAMED_MAX:])) or "the log has none yet",
+            todo="see the runs with `logact actions LOG`",
+        )

@@ -63,14 +63,22 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
     idle: int = 12
 
 
+ABOUT_TOOLS = frozenset({"loop", "retry_storm", "error_rate", "repeated_reads", "slow_tool"})
+"""Signals of a run that are about the tools that they cite, not about the run as a whole."""
+
+
 class Signal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that was noticed: what, how much, beyond which threshold, and the positions that show it."""
+    """One thing that was noticed: what, how much, beyond which threshold, and the positions that show it.
+
+    ``about`` names the tools, the voter, the model or the actions that it concerns, where it is about some.
+    """
 
     code: str
     message: str
     cites: tuple[int, ...] = ()
     agent: str = ""
     run: int = 0
+    about: tuple[str, ...] = ()
     value: float = 0.0
     threshold: float = 0.0
 
@@ -105,6 +113,7 @@ def _unsafe(state: State, now_ms: int, limits: Thresholds, agent: str, run: int)
             code="conflict",
             message="a late result contradicts what was settled: an action may have happened twice, or not at all",
             cites=tuple(state.conflicts[-8:]),
+            about=tuple(map(str, state.conflicts[-8:])),
             value=float(len(state.conflicts)),
         )
     for action in state.doubtful():
@@ -122,6 +131,7 @@ def _unsafe(state: State, now_ms: int, limits: Thresholds, agent: str, run: int)
                 cites=(action.id,),
                 agent=action.intent.agent,
                 run=action.intent.run,
+                about=(str(action.id),),
                 value=age_s,
                 threshold=limits.doubt_s,
             )
@@ -169,6 +179,7 @@ def _voters(state: State, profile: Profile, limits: Thresholds, agent: str, run:
                     cites=cites,
                     agent=asked,
                     run=run,
+                    about=(name,),
                     value=float(count),
                     threshold=float(limits.silent),
                 )
@@ -216,6 +227,7 @@ def _models(profile: Profile, limits: Thresholds, agent: str, run: int) -> Itera
                 cites=cites,
                 agent=agent,
                 run=run,
+                about=(name,),
                 value=price / prices[rival],
                 threshold=limits.expensive,
             )
@@ -226,6 +238,7 @@ def _models(profile: Profile, limits: Thresholds, agent: str, run: int) -> Itera
                 cites=cites,
                 agent=agent,
                 run=run,
+                about=(name,),
                 value=tally.cost_usd / tally.count,
                 threshold=limits.turn_usd,
             )
@@ -242,12 +255,15 @@ def _shared(mine: dict[str, int], theirs: dict[str, int]) -> float:
 
 def _run(state: State, run: RunProfile, now_ms: int, limits: Thresholds) -> Iterable[Signal]:
     def signal(code: str, message: str, cites: Iterable[int], value: float, threshold: float) -> Signal:
+        shown = tuple(cites)
+        tools = {step.tool for step in run.steps if step.position in shown} if code in ABOUT_TOOLS else set()
         return Signal(
             code=code,
             message=message[:MESSAGE_CHARS_MAX],
-            cites=tuple(cites),
+            cites=shown,
             agent=run.agent,
             run=run.id,
+            about=tuple(sorted(tools)),
             value=value,
             threshold=threshold,
         )

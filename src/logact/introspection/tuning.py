@@ -11,13 +11,12 @@ from typing import Any
 import msgspec
 
 from logact.core.state import State
-from logact.entry import Entry, Intent, Notice, end_of
+from logact.entry import Entry, Intent, Notice
 from logact.errors import UsageError
 from logact.introspection.token_reading import WHOLE, changes, objects_of, touches
 from logact.introspection.tokens import Measure
 from logact.introspection.trials import APPLIED, KEPT, SPOKESMEN, UNDONE, Trial, Trials, Verdict
 from logact.logs.base import Clause, Filter, SharedLog, where
-from logact.logs.verify import first_kept
 from logact.models.base import Model
 
 OF_TRIALS = ("Run", "Inference", "Abort", "Expiry", "Result", "Output", "Notice")
@@ -146,16 +145,15 @@ class Tuning:
 
     async def load(self, log: SharedLog, upto: int) -> None:
         """Take up what stands in the log up to a position, where reading begins after it."""
-        kept = end_of(await first_kept(log))
         notices = where(kinds=["Notice"], agents=[self.agent])
         known = Tuning(self.agent)
-        async for entry in log.read(kept, upto=upto, matching=notices):
+        async for entry in log.read_kept(upto=upto, matching=notices):
             known.take(entry)
         if not known.measures:
             return
         mine = Clause(kinds=OF_TRIALS if known.trial is not None else ("Notice",), agents=(self.agent,))
         wanted = (mine, Clause(kinds=("Intent",))) if known._of("share") else (mine,)
-        async for entry in log.read(min(known.measures) - 1, upto=upto, matching=Filter(wanted)):
+        async for entry in log.read_kept(min(known.measures) - 1, upto=upto, matching=Filter(wanted)):
             self.take(entry)
             self.trials.take(entry)
 

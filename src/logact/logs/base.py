@@ -227,6 +227,22 @@ class SharedLog:
                 return
             cursor = page.upto
 
+    def read_kept(
+        self, after: int = 0, *, upto: int | None = None, matching: Filter | None = None
+    ) -> AsyncIterator[Entry]:
+        """Like ``read``; where what comes next was trimmed, from where the log begins. For whom a part is enough."""
+        from logact.logs import queries
+
+        return queries.kept(self, after, upto, matching)
+
+    async def begins(self) -> int:
+        """The position of the first record that is kept, if what stood before it was trimmed; 0 of a whole log."""
+        from logact.logs import verify
+
+        await self.open()
+        kept = await verify.first_kept(self)
+        return position_of(kept + 1) if kept else 0
+
     async def follow(self, after: int = 0, *, matching: Filter | None = None) -> AsyncIterator[Entry]:
         """Like ``read``, then goes on for ever as entries come, woken by push."""
         await self.open()

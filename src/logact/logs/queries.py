@@ -6,7 +6,7 @@ Each call folds the log once and returns views, with arguments and results; noth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,8 +14,10 @@ import msgspec
 from logact.core import machine
 from logact.core.state import Action, State
 from logact.core.views import LogEntry, view
-from logact.entry import Checkpoint, Entry, Result, end_of, position_of, record_of
+from logact.entry import Entry, Result, end_of, record_of
 from logact.errors import LogCorrupt, LogTrimmed
+from logact.logs.checkpoints import earliest, latest
+from logact.logs.contract import Filter
 
 if TYPE_CHECKING:
     from logact.logs.base import SharedLog
@@ -34,23 +36,33 @@ class Folded(msgspec.Struct):
             self.results[entry.payload.intent] = entry.payload
 
 
+async def kept(log: SharedLog, after: int, upto: int | None, matching: Filter | None) -> AsyncIterator[Entry]:
+    """The entries after a position, or after what was trimmed, in order: see ``SharedLog.read_kept``."""
+    while True:
+        try:
+            async for entry in log.read(after, upto=upto, matching=matching):
+                yield entry
+                after = entry.position
+            return
+        except LogTrimmed:
+            if (gone := await log.begins() - 1) <= after:
+                raise
+            after = gone
+
+
 async def folded(log: SharedLog) -> Folded:
-    """The whole log; of one that is trimmed, or damaged before its last checkpoint, what follows that."""
+    """The whole log; of a trimmed one, what follows its first checkpoint; of one that is damaged before its last
+    checkpoint, what follows that."""
     await log.open()
     told = Folded(state=machine.initial(log.log_id, keep=True))
     try:
         async for entry in log.read():
             told.apply(entry)
-    except (LogTrimmed, LogCorrupt):
-        record = await log.engine.last_checkpoint()
-        if not record:
-            raise
-        entry = await log.get(position_of(record))
-        if not isinstance(entry.payload, Checkpoint):
-            raise
-        told = Folded(state=msgspec.json.decode(await log.get_blob(entry.payload.state.digest), type=State))
-        told.state.keep = True
-        async for later in log.read(end_of(record_of(entry.payload.upto))):
+    except (LogTrimmed, LogCorrupt) as error:
+        state, checkpoint = await (earliest(log) if isinstance(error, LogTrimmed) else latest(log, error))
+        state.keep = True
+        told = Folded(state=state)
+        async for later in log.read(end_of(record_of(checkpoint.upto))):
             told.apply(later)
     return told
 

@@ -107,7 +107,7 @@ class LogWitness(Witness):
 
     async def _read_after(self, start: int) -> list[Head]:
         found = []
-        async for entry in self.log.read(end_of(start), matching=where(kinds=["Notice"])):
+        async for entry in self.log.read_kept(end_of(start), matching=where(kinds=["Notice"])):
             if isinstance(entry.payload, Notice) and entry.payload.code == HEAD:
                 try:
                     found.append(msgspec.convert(entry.payload.data, Head))

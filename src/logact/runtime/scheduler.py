@@ -158,13 +158,19 @@ class Scheduler:
         return found if mine and not skip else None
 
     async def _last(self, job: Job) -> tuple[int, int]:
-        """The last time that was claimed (or when it was begun), and where the job's last notice stands."""
+        """The last time that was claimed (or when it was begun), and where the job's last notice stands.
+
+        Where all that said so was trimmed, the time at which the log begins: a later claim would have been kept.
+        """
         at_ms = position = 0
-        async for entry in self.log.read(matching=self._filter(job)):
+        async for entry in self.log.read_kept(matching=self._filter(job)):
             said = entry.payload
             position = entry.position
             if isinstance(said, Notice) and said.code in (CLAIMED, BEGUN) and isinstance(said.data.get("at_ms"), int):
                 at_ms = max(at_ms, said.data["at_ms"])
+        if not at_ms and (begins := await self.log.begins()):
+            async for entry in self.log.read_kept(upto=begins):
+                at_ms, position = entry.time_ms, position or begins
         return at_ms, position
 
     @staticmethod

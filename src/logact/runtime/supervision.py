@@ -15,7 +15,6 @@ from logact.entry import Claim, Control, Heartbeat, Notice, Payload, end_of, rec
 from logact.env import ProcessIdentity
 from logact.errors import AgentBusy, ChainConflict, ConditionFailed, LogError, LogSealed
 from logact.logs.base import SharedLog, where
-from logact.logs.verify import first_kept
 from logact.runtime import processes
 from logact.runtime.entering import HOLDER_SILENT_MS, TRIES_MAX
 from logact.runtime.host import Host
@@ -219,8 +218,8 @@ class Chronicle:
         return list(found.values())
 
     async def _notices(self, code: str) -> list[Notice]:
-        start = max(await first_kept(self.log), record_of(self.state.position) - LOOK_BACK_RECORDS, 0)
-        entries = self.log.read(end_of(start), matching=where(kinds=["Notice"], agents=[self.agent]))
+        start = max(record_of(self.state.position) - LOOK_BACK_RECORDS, 0)
+        entries = self.log.read_kept(end_of(start), matching=where(kinds=["Notice"], agents=[self.agent]))
         return [
             one.payload
             async for one in entries

@@ -14,10 +14,11 @@ import msgspec
 
 from logact import env as environment
 from logact.core.state import State
-from logact.entry import BlobRef, Checkpoint, Entry, end_of, position_of, record_of
+from logact.entry import Checkpoint, end_of, position_of, record_of
 from logact.errors import AccessRefused, LogCorrupt, LogError, LogTrimmed, ReadFailed
 from logact.logs.base import FOLLOW_WAIT_S, SharedLog, where
 from logact.logs.cancelling import cancellable
+from logact.logs.checkpoints import checked_state, checkpoint_in
 from logact.logs.verify import first_kept
 from logact.runtime.fold import Companion, Fold, Observer, Onlooker
 
@@ -327,33 +328,8 @@ def alone(agents: frozenset[str] | None) -> str:
 
 
 _encode_state = msgspec.json.Encoder().encode
-_decode_state = msgspec.json.Decoder(State).decode
 
 
 def dump_state(state: State) -> bytes:
     """A state's bytes, as a checkpoint stores them."""
     return _encode_state(state)
-
-
-def checkpoint_in(entry: Entry) -> Checkpoint | None:
-    """What an entry says as a checkpoint, if it may be one."""
-    payload = entry.payload
-    if not isinstance(payload, Checkpoint) or entry.author.role != "checkpointer" or entry.forged:
-        return None
-    return payload if payload.upto < entry.position else None  # it cannot know what comes after it
-
-
-async def checked_state(log: SharedLog, checkpoint: Checkpoint) -> State | None:
-    """The state in a checkpoint; None if it is not this log's, or another one. LogError if it cannot be read."""
-    state = await load_state(log, checkpoint.state)
-    fits = (state.log, state.chain, state.position) == (log.log_id, checkpoint.chain, checkpoint.upto)
-    return state if fits else None
-
-
-async def load_state(log: SharedLog, ref: BlobRef) -> State:
-    """The state in a checkpoint's blob. LogCorrupt if it is damaged."""
-    data = await log.get_blob(ref.digest)
-    try:
-        return _decode_state(data)
-    except msgspec.DecodeError as error:
-        raise LogCorrupt("A checkpoint's state cannot be read", received=str(error)) from error

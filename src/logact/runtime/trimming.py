@@ -1,7 +1,8 @@
 """``trim``: drops what stands before a checkpoint. Nothing undecided, in doubt or still needed is lost.
 
 The checkpoint carries open actions whole, so one approval that waits for months holds nothing back. What a running
-run's model still sees is read from the log, so that stays. A log that does not verify is not trimmed.
+run's model still sees is read from the log, so that stays; so does a swarm's task, from its plan on, until it ends.
+A log that does not verify is not trimmed.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from logact.core.state import State
 from logact.entry import Checkpoint, Entry, Trim, end_of, position_of, record_of
 from logact.errors import LogActError, LogCorrupt, UsageError
 from logact.logs.base import SharedLog, where
+from logact.logs.checkpoints import load_state
 from logact.logs.url import open_log
 from logact.logs.verify import verify
-from logact.runtime.tail import Tail, load_state
+from logact.runtime.tail import Tail
 
 CHECKPOINTS_KEPT = 2
 """A damaged checkpoint falls back to the one before, so two stay readable."""
@@ -50,12 +52,14 @@ async def trim(log: SharedLog, *, archive: Path | None = None, before: int = 0, 
     payload, _ = usable[-CHECKPOINTS_KEPT]
     upto = record_of(payload.upto) + 1
     held = []
-    for run in (
-        await Tail(log).start()
-    ).runs.values():  # as they stand now: the checkpoint may know them running still
+    state = await Tail(log).start()  # as it stands now: the checkpoint may know runs running still
+    plans = {position for key, position in state.keys.items() if key.startswith("swarm:")}
+    for run in state.runs.values():
         needed = [run.id, *run.context, *run.inbox, run.inference or run.id]
-        if run.status == "running" and run.context and record_of(min(needed)) < upto:
-            held.append(f"run {run.id} still runs, and its model sees position {min(needed)}")
+        shared = run.id in plans or bool(run.held or run.done or run.lives)
+        if run.status == "running" and (run.context or shared) and record_of(min(needed)) < upto:
+            what = "its agents read its plan from" if shared else "its model sees"
+            held.append(f"run {run.id} still runs, and {what} position {min(needed)}")
             upto = record_of(min(needed))
     if before and record_of(before) < upto:
         upto = record_of(before)

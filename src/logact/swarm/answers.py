@@ -12,6 +12,7 @@ from logact import codec
 from logact.agent import LogActAgent
 from logact.core.state import State
 from logact.entry import Call, Entry, Inference, Notice, Usage
+from logact.errors import LogTrimmed
 from logact.models.base import Model, ModelAnswer, ModelRequest
 
 ANSWERED, SHARED = "inference_answered", "inference_shared"
@@ -50,7 +51,11 @@ class SharedAnswers:
         position = self._known.get(key)
         if position is None:
             return None
-        found = (await self.agent.log.get(position)).payload
+        try:
+            found = (await self.agent.log.get(position)).payload
+        except LogTrimmed:
+            self._known.pop(key, None)  # asked again, it is answered anew
+            return None
         if not isinstance(found, Inference) or found.raw is not None or any(call.broken for call in found.calls):
             return None
         self.served += 1

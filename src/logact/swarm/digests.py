@@ -17,7 +17,7 @@ from logact.agent import LogActAgent
 from logact.core.settling import ANSWER
 from logact.core.state import State
 from logact.entry import Entry, Intent, Output, Result, position_of
-from logact.errors import UsageError
+from logact.errors import LogTrimmed, UsageError
 from logact.introspection.token_reading import changes, objects_of, touches
 from logact.introspection.tuning import DIGEST_CHARS_MIN, WHOLE
 from logact.runtime import values
@@ -113,6 +113,10 @@ class Texts:
             return await self.agent.log.get(position)
         except UsageError:
             return None
+        except LogTrimmed as error:
+            raise ToolError(
+                f"the text at position {position} was trimmed", kind="permanent", definite=True
+            ) from error
 
 
 class DigestingTool(Tool):

@@ -9,9 +9,9 @@ from collections import Counter
 
 import msgspec
 
-from logact.core.state import State
 from logact.entry import Claim, Entry, Input, Notice, Run
 from logact.errors import UsageError
+from logact.introspection.exporting import effective
 from logact.introspection.history import history
 from logact.introspection.token_reading import Spending, spending
 from logact.introspection.tokens import saving
@@ -76,25 +76,17 @@ class SwarmLook(msgspec.Struct, frozen=True, kw_only=True):
 
 async def look(log: SharedLog, run: int = 0) -> SwarmLook:
     """The swarm's task of a run (0: the last one of the log). UsageError if there is none."""
-    plans: list[int] = []
-    seen: list[Entry] = []
-
-    def observe(state: State, entry: Entry) -> None:
-        said = entry.payload
-        if state.verdict:
-            return
-        if isinstance(said, Notice) and said.code == PLAN:
-            plans.append(entry.run)
-        if isinstance(said, Claim | Notice | Run | Input):
-            seen.append(entry)
-
-    state = (await history(log, observer=observe)).state
+    every = await effective(log)
+    seen = [entry for entry in every if isinstance(entry.payload, Claim | Notice | Run | Input)]
+    plans = [entry.run for entry in seen if isinstance(entry.payload, Notice) and entry.payload.code == PLAN]
+    state = (await history(log)).state
     chosen = run or (plans[-1] if plans else 0)
     plan = state.runs.get(chosen)
     if plan is None or chosen not in plans:
         raise UsageError(
             "The log holds no such task of a swarm",
-            received=f"run {run}" if run else "a log without one",
+            received=(f"run {run}" if run else "a log without one")
+            + (f", whose entries before position {begins} were trimmed" if (begins := await log.begins()) else ""),
             expected=", ".join(map(str, plans)) or "what `logact swarm run` begins",
         )
     board = Board(chosen)

@@ -18,7 +18,7 @@ from logact import codec
 from logact.core.claiming import TASKS_MAX
 from logact.core.state import RunState, State
 from logact.entry import Checkpoint, Entry, Notice
-from logact.errors import SpecError
+from logact.errors import LogTrimmed, SpecError
 from logact.logs.base import Clause, Filter, SharedLog
 from logact.runtime.tail import Tail
 from logact.swarm.handover import handed
@@ -112,6 +112,7 @@ class Board:
         self.summaries: dict[str, str] = {}
         self.related = Related(run)
         self.version = 0
+        self.trimmed = 0  # the position before which the plan was trimmed; 0: it is whole
         self._loading = asyncio.Lock()
         self._began: int | None = None  # the position behind which ``observe`` is told everything
         self._behind: list[Entry] | None = []  # what it was told before all in front of that was read
@@ -123,7 +124,18 @@ class Board:
         tail.beside(name, cls(run))
         board: Board = tail.counted(name)
         await board.load(tail.log, tail.state.position)
+        board.check(tail.state.runs.get(run))
         return board
+
+    def check(self, plan: RunState | None) -> None:
+        """Raise LogTrimmed for a plan that is worked on and partly gone: nobody could say what is left to do."""
+        if self.trimmed and plan is not None and plan.status == "running":
+            raise LogTrimmed(
+                "The plan of this task was trimmed",
+                received=f"run {self.run}",
+                expected=f"a task that began at position {self.trimmed} or later",
+                todo=f"end it with `logact stop --run {self.run}`, and give the rest of it as another task",
+            )
 
     async def load(self, log: SharedLog, upto: int) -> None:
         """Read what stands in the log up to a position, unless that was done; ``observe`` is told what follows."""
@@ -132,7 +144,9 @@ class Board:
             if self._behind is None:
                 return
             plan, works = Clause(runs=(self.run,)), Clause(kinds=("Run", "Input", "Intent", "Claim"))
-            found = log.read(self.run - 1, upto=self._began, matching=Filter((plan, works)))
+            begins = await log.begins()
+            self.trimmed = begins if begins > self.run else 0
+            found = log.read_kept(self.run - 1, upto=self._began, matching=Filter((plan, works)))
             for entry in [entry async for entry in found]:
                 self.take(entry)
                 self.related.take(entry)

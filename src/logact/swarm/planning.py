@@ -114,7 +114,7 @@ async def _answered(planner: LogActAgent, task: str) -> Answer | None:
     """The plan that was given last for this task, if one was."""
     found = None
     runs = (await planner.state()).runs
-    async for entry in planner.log.read(matching=where(kinds=["Output"], agents=[planner.agent_id])):
+    async for entry in planner.log.read_kept(matching=where(kinds=["Output"], agents=[planner.agent_id])):
         said = entry.payload
         run = runs.get(entry.run)
         if isinstance(said, Output) and said.ok and run is not None and run.title == task:

@@ -20,7 +20,7 @@ from logact.core.state import RunState, State
 from logact.core.views import Action
 from logact.entry import Output, Run, own
 from logact.env_guest import guest
-from logact.errors import AgentBusy, KeyConflict, LimitReached, RunStopped, SpecError, UsageError
+from logact.errors import AgentBusy, KeyConflict, LimitReached, LogTrimmed, RunStopped, SpecError, UsageError
 from logact.introspection.tuning import WHOLE
 from logact.logs.base import SharedLog
 from logact.models.base import Model
@@ -211,6 +211,7 @@ class Swarm:
             board = Board(run)
             await board.load(self.log, host.state.position)
             plan = host.state.runs.get(run)
+            board.check(plan)
         finally:
             host.leaves()
         if plan is None:
@@ -292,7 +293,10 @@ class Swarm:
 
     async def _answers(self, plan: RunState, board: Board) -> dict[str, Answer]:
         found = {}
-        for name in board.tasks:
+        begins = await self.log.begins() if board.trimmed else 0
+        for name in board.tasks if not board.trimmed else plan.done:
+            if plan.done[name] < begins:
+                continue  # of a finished task what is kept is given
             entry = await self.log.get(plan.done[name])
             if isinstance(entry.payload, Output):
                 said = entry.payload
@@ -302,6 +306,13 @@ class Swarm:
         return found
 
     async def _result(self, run: int, plan: RunState, board: Board) -> SwarmResult:
+        if board.trimmed and plan.output < (begins := await self.log.begins()):
+            raise LogTrimmed(
+                "The task was finished, and its answer was trimmed",
+                received=f"the answer at position {plan.output}",
+                expected=f"one at position {begins} or later",
+                todo="look it up in the archive that the trim made; another text is another task",
+            )
         entry = await self.log.get(plan.output)
         if not isinstance(entry.payload, Output):
             raise LimitReached("The swarm's answer cannot be read", received=entry.kind)

@@ -48,7 +48,7 @@ class Talk:
         return (await self.log.append(mail, role="client", name=sender, key=key)).position
 
     async def inbox(self, agent: str, after: int = 0) -> list[Letter]:
-        """What was written to an agent (or to everybody, by others) after a position, oldest first."""
+        """What was written to an agent (or to everybody, by others) after a position, oldest first; what is kept."""
         return [
             Letter(
                 position=entry.position,
@@ -57,7 +57,7 @@ class Talk:
                 body=said.body,
                 in_reply_to=said.in_reply_to,
             )
-            async for entry in self.log.read(after, matching=where(kinds=["Mail"]))
+            async for entry in self.log.read_kept(after, matching=where(kinds=["Mail"]))
             if isinstance(said := entry.payload, Mail)
             and (said.to == agent or (said.to == "*" and said.sender != agent))
         ]

@@ -16,10 +16,10 @@ from typing import Literal
 
 import msgspec
 
-from logact.core import machine
 from logact.core.state import State
-from logact.entry import Output, Result, Vote
+from logact.entry import Entry, Output, Result, Vote
 from logact.errors import SpecError
+from logact.introspection.history import history
 from logact.logs.base import SharedLog
 from logact.models.base import Model
 from logact.models.recorded import RecordedModel
@@ -96,16 +96,19 @@ def own(path: str, task: str, *, model: str = "", results: Results | None = None
 
 async def results_of(log: SharedLog) -> Results:
     """What the tools of a real log returned, by tool and digest of arguments; the last of several counts."""
-    found: Results = {}
-    state = machine.initial("", keep=True)
-    async for entry in log.read():
-        state = machine.apply(state, entry)
+    results: list[tuple[str, str, Result]] = []
+
+    def observe(state: State, entry: Entry) -> None:
         said = entry.payload
         action = state.actions.get(said.intent) if isinstance(said, Result) else None
-        if action is None or state.verdict or not isinstance(said, Result) or said.error is not None:
-            continue
+        if action is not None and not state.verdict and isinstance(said, Result) and said.error is None:
+            results.append((action.intent.tool, action.intent.arguments_digest, said))
+
+    await history(log, observer=observe)
+    found: Results = {}
+    for tool, arguments, said in results:
         value = unpack(await log.get_blob(said.blob.digest)) if said.blob is not None else said.value
-        found[action.intent.tool, action.intent.arguments_digest] = value
+        found[tool, arguments] = value
     return found
 
 
