@@ -65,8 +65,8 @@ class Ending:
         """Why the run stopped, and what is open of it."""
         state = self.host.state
         left: list[Action] = [state.actions[key] for key in state.open_actions]
-        named = [f"action {one.id} ({named(one.intent)})" for one in left if _open(one, run)]
-        return f"{reason}; what became of {', '.join(named)} is not known" if named else reason
+        told = [f"action {one.id} ({named(one.intent)})" for one in left if _open(one, run)]
+        return f"{reason}; what became of {', '.join(told)} is not known" if told else reason
 
 
 def _open(action: Action, run: RunState) -> bool:
