@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from logact import HumanVoter, LogActAgent, RetryRecovery, ScriptedModel, open_log, tool
-from logact.entry import Inference, Intent, Vote
+from logact.entry import Inference, Intent, Result, Vote
 from logact.errors import UsageError, WaitingForApproval
 from logact.introspection.compare import compare
 from logact.introspection.conversing import NO_RESULT, conversations, in_anthropics_form
@@ -98,6 +98,39 @@ def test_conversations_are_what_evaluation_tools_read(tmp_path: Path) -> None:
     assert one[0].system == two[0].system == "Be good." and one[0].left_out == two[0].left_out == 0
     shown = here("log", "export", f"{tmp_path}/ops.db", "--format", "anthropic").stdout
     assert [json.loads(line) for line in shown.splitlines()] == [other]
+
+
+@pytest.mark.parametrize("form", ["openai", "anthropic"])
+def test_a_failure_that_was_exported_is_one_when_it_is_read_back(form: str) -> None:
+    """What failed and what was refused came back as executed, so its errors were gone from health and debug."""
+
+    @tool(effect="idempotent")
+    def put(path: str) -> str:
+        """Put."""
+        raise ConnectionError(f"{path} is away")
+
+    async def work() -> list[str]:
+        async with open_log("memory:") as log, open_log("memory:") as other:
+            script: list[Any] = [[call("put", path="a"), call("put", path="b")], "done"]
+            voter = lambda entry: bool(entry.action.arguments.get("path") != "b")  # noqa: E731
+            await LogActAgent("ann", log, [voter], model=ScriptedModel(script), tools=[put]).run("go")
+            (found,) = await conversations(log)
+            said = found if form == "openai" else in_anthropics_form(found)
+            await import_trajectories(other, read_trajectories(json.dumps(said).encode()))
+            results = [one.payload async for one in other.read() if isinstance(one.payload, Result)]
+            return [f"{one.error.kind}: {one.error.message}" for one in results if one.error is not None]
+
+    failed, refused = run(work())
+    assert failed.endswith("a is away") and not failed.startswith("recorded_error")
+    assert refused.startswith("rejected: rejected: ")
+
+
+def test_a_conversation_in_which_nobody_says_anything_is_counted() -> None:
+    """It is no run, and does not vanish without a word."""
+    said = {"messages": [{"role": "user", "content": "go"}, {"role": "assistant", "content": "gone"}]}
+    lines = [said, {"messages": []}, {"messages": [{"role": "system", "content": "be good"}]}]
+    found = read_trajectories("\n".join(map(json.dumps, lines)).encode())
+    assert [one.left_out for one in found] == [2]
 
 
 def test_a_call_that_is_open_has_an_answer_that_says_so() -> None:

@@ -306,7 +306,7 @@ def test_what_fits_nowhere_is_counted(name: str, tmp_path: Path) -> None:
     (tmp_path / "odd.json").write_text(json.dumps(ODD[name]))
     done = here("log", "import", tmp_path / "past.db", tmp_path / "odd.json")
     assert done.returncode == 0
-    assert "1 message fitted nowhere, or was torn off, and was left out." in done.stdout
+    assert "Left out: 1 message or conversation that fitted nowhere" in done.stdout
     fits(done.stdout)
 
 

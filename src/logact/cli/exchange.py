@@ -90,7 +90,8 @@ def _import_lines(found: ImportReport) -> list[str]:
     if found.estimated:
         lines.append("  Tokens are not recorded there; they are estimated, at four characters each.")
     if found.lost:
-        lines.append(f"  {look.count(found.lost, 'message')} fitted nowhere, or was torn off, and was left out.")
+        what = look.count(found.lost, "message or conversation", "messages or conversations")
+        lines.append(f"  Left out: {what} that fitted nowhere or broke off.")
     for name, why in found.left_out.items():
         lines += look.wrapped("left out", look.clean(f"{name}: {why}"))
     return lines

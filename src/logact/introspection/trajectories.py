@@ -14,7 +14,7 @@ import msgspec
 
 from logact.entry import Call, Usage
 from logact.errors import UsageError
-from logact.introspection.trajectory_values import text_of, time_of, usage_of
+from logact.introspection.trajectory_values import failure_in, text_of, time_of, usage_of
 
 Format = Literal["openai", "agentdojo", "claude-code"]
 FORMATS: tuple[Format, ...] = ("openai", "agentdojo", "claude-code")
@@ -44,8 +44,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     """One recorded conversation. ``facts`` are what else the recording says of it.
 
-    ``left_out`` counts messages that fit nowhere (results of calls that nobody made, roles that there are not) and a
-    last line that was torn off.
+    ``left_out`` counts messages that fit nowhere (results of calls that nobody made, roles that there are not), a
+    last line that was torn off, and conversations of the same file in which nobody says anything.
     """
 
     format: Format
@@ -77,11 +77,12 @@ def read_trajectories(data: bytes, format: Format | None = None, *, name: str = 
         ]
     else:
         found = _openai(documents)
-    found = [one for one in found if one.turns]
+    every, found = found, [one for one in found if one.turns]
     if not found:
         raise UsageError("The recording holds no conversation", received=name or chosen, expected="messages")
-    if torn:
-        found[-1] = msgspec.structs.replace(found[-1], left_out=found[-1].left_out + 1)
+    lost = len(torn) + len(every) - len(found)
+    if lost:
+        found[-1] = msgspec.structs.replace(found[-1], left_out=found[-1].left_out + lost)
     return found
 
 
@@ -250,8 +251,9 @@ def _answers(calls: Sequence[Call], answers: list[dict[str, Any]]) -> Iterator[T
             yield Told(missing=True)
             continue
         left.remove(found)
-        error = found.get("error")
-        yield Told(text=text_of(found.get("content")), error=text_of(error) if error else "", at_ms=time_of(found))
+        text = text_of(found.get("content"))
+        error = found.get("error") or failure_in(text)
+        yield Told(text=text, error=text_of(error) if error else "", at_ms=time_of(found))
 
 
 # --- AgentDojo --------------------------------------------------------------------------------------------------
@@ -318,7 +320,8 @@ def _claude_turns(lines: Sequence[dict[str, Any]]) -> Iterator[Turn]:
             if block.get("type") == "tool_result":
                 text = text_of(block.get("content"))
                 failed = text or "an error"
-                told = Told(text=text, error=failed if block.get("is_error") else "", at_ms=time_of(one))
+                error = failed if block.get("is_error") else failure_in(text)
+                told = Told(text=text, error=error, at_ms=time_of(one))
                 results[text_of(block.get("tool_use_id"))] = told
     seen: dict[str, int] = {}
     grouped: list[list[dict[str, Any]]] = []

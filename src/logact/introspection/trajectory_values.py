@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -61,3 +62,17 @@ def usage_of(given: dict[str, Any]) -> Usage:
         cached_tokens=cached,
         cost_usd=float(cost) if isinstance(cost, int | float) else None,
     )
+
+
+def failure_in(text: str) -> str:
+    """What a call's result says of a failure, in the words in which LogAct itself tells a model ("" if nothing).
+
+    ``FAILED (kind): message`` gives ``kind: message``, and ``REJECTED: reason`` gives ``rejected: reason``.
+    """
+    failed = re.match(r"FAILED \((\w+)\): ", text)
+    if failed is not None:
+        return f"{failed[1]}: {text[failed.end() :]}"
+    return f"rejected: {text[len(_REJECTED) :]}" if text.startswith(_REJECTED) else ""
+
+
+_REJECTED = "REJECTED: "
