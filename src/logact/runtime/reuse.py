@@ -120,13 +120,13 @@ class ReusingTool(Tool):
 
     def __init__(self, tool: Tool, reads: Reads) -> None:
         self.__dict__.update(tool.__dict__)
-        self.inner = tool
+        self.inner: Tool = tool
         self.reads = reads
 
     async def call(self, arguments: dict[str, Any], context: ToolContext) -> Any:
         """The recorded value while it holds; else run it."""
         there, value = await self.reads.recorded(self, arguments, context.run)
-        return value if there else await super().call(arguments, context)
+        return value if there else await self.inner.call(arguments, context)
 
 
 def reusing(tools: Toolbox, reads: Reads, *, but: Collection[str] = ()) -> None:
@@ -134,7 +134,7 @@ def reusing(tools: Toolbox, reads: Reads, *, but: Collection[str] = ()) -> None:
     tools.put_before(
         lambda tool: (
             ReusingTool(tool, reads)
-            if tool.effect == "read" and tool.name not in but and not isinstance(tool, ReusingTool)
+            if tool.effect == "read" and tool.name not in but and not tool.has_before(ReusingTool)
             else tool
         )
     )

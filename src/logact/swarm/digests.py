@@ -139,7 +139,7 @@ def undigested(tools: Toolbox) -> Toolbox:
 
 def is_equipped(agent: LogActAgent) -> bool:
     """Whether digests stand before an agent's reading tools."""
-    return any(isinstance(tool, DigestingTool) for tool in agent.tools.values())
+    return any(tool.has_before(DigestingTool) for tool in agent.tools.values())
 
 
 def equip(agent: LogActAgent, sees: Callable[[str, str], bool] | None = None) -> Texts:

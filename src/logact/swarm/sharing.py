@@ -14,7 +14,7 @@ ALWAYS_NEW = ("read_mail", "look_around")
 
 def equip(agent: LogActAgent) -> Reads:
     """Let an agent's reading tools ask the log first, once that is switched on for it."""
-    if not any(isinstance(tool, ReusingTool) for tool in agent.tools.values()):
+    if not any(tool.has_before(ReusingTool) for tool in agent.tools.values()):
         agent.observe(agent.reads.observe, Reads.KINDS)
     reusing(agent.tools, agent.reads, but=ALWAYS_NEW)
     return agent.reads

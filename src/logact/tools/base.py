@@ -107,6 +107,10 @@ class Tool:
         """The tool as it was made, without what stands before it."""
         return self.inner.plain() if self.inner is not None else self
 
+    def has_before(self, kind: type[Tool]) -> bool:
+        """Whether something of a kind stands before the tool as it was made."""
+        return isinstance(self, kind) or (self.inner is not None and self.inner.has_before(kind))
+
     @property
     def has_probe(self) -> bool:
         """Whether it can be asked if its effect happened."""
