@@ -318,20 +318,23 @@ def test_killing_our_process_kills_the_command(work: Path, delay: float) -> None
 
     Was leaving the command alone when the kill came while the sandbox was being set up.
     """
+    marker = f"98766{os.getpid()}{round(delay * 1000):03}"  # neighbours run the same test at the same time
     program = (
-        "import asyncio, sys\nfrom logact.tools.shell import Shell\n"
-        "print('up', flush=True)\nasyncio.run(Shell(sys.argv[1]).run_shell('sleep 98766 & sleep 98766'))"
+        "import asyncio, os, sys\nfrom logact.tools.shell import Shell\n"
+        "sleep = f'sleep {os.environ[\"MARKER\"]}'\n"
+        "print('up', flush=True)\nasyncio.run(Shell(sys.argv[1]).run_shell(f'{sleep} & {sleep}'))"
     )
-    with subprocess.Popen([sys.executable, "-c", program, str(work)], stdout=subprocess.PIPE) as holder:
+    command = [sys.executable, "-c", program, str(work)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "MARKER": marker}) as holder:
         deadline = time.monotonic() + 20
-        while not marked("98766") and time.monotonic() < deadline:
+        while not marked(marker) and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(delay)
-        assert marked("98766")
+        assert marked(marker)
         holder.kill()
-    while marked("98766") and time.monotonic() < deadline:
+    while marked(marker) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert marked("98766") == []
+    assert marked(marker) == []
 
 
 @pytest.mark.parametrize(
