@@ -15,7 +15,7 @@ from logact.models.scripted import call
 from logact.runtime.decider import Decider
 from logact.runtime.entering import policy_for
 from logact.runtime.voter_host import VoterHost
-from tests.runtime.kit import Counter, Stage, agent, memory_log, payloads, run, statuses
+from tests.runtime.kit import Counter, Stage, agent, folded, memory_log, payloads, run, statuses
 
 
 class Says(Voter):
@@ -257,7 +257,10 @@ def test_votes_are_asked_once_by_many_hosts() -> None:
         for loop in loops:
             loop.cancel()
         assert len(await payloads(log, Commit)) == 1
-        assert len(await payloads(log, Vote)) == 1
+        state = await folded(log)
+        written, void = len(await payloads(log, Vote)), [one for one in state.ignored if one.kind == "Vote"]
+        assert written - len(void) == 1  # who was asked while the other one voted may say so too, in vain
+        assert written <= 2
 
     run(main())
 
