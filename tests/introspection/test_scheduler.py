@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from logact import LogActAgent, ScriptedModel, open_log, tool
-from logact import env as environment
 from logact.core.views import Action
 from logact.entry import Control, Finding, Notice
 from logact.errors import SpecError
@@ -24,34 +22,11 @@ from logact.runtime.scheduler import CLAIMED, Due, Job, Scheduler, check_job, du
 from logact.spec import parse_spec
 from logact.spec_health import act, watch_health
 from logact.spec_tables import HealthTable
+from tests.introspection.conftest import BEGIN, Clock
 from tests.runtime.kit import run
 
 MINUTE = 60_000
-BEGIN = int(datetime(2026, 3, 1, 10, 0, 5, tzinfo=UTC).timestamp() * 1000)
 QUARTERS = Job(name="look", cron="*/15 * * * *")
-
-
-class Clock(environment.Env):
-    """A wall clock that is set by hand; sleeping moves it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now_ms = BEGIN
-
-    def wall_ms(self) -> int:
-        return self.now_ms
-
-    async def sleep(self, seconds: float) -> None:
-        self.now_ms += int(seconds * 1000) + 1
-        await asyncio.sleep(0)
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    made = Clock()
-    environment.use(made)
-    yield made
-    environment.use(environment.REAL)
 
 
 def noting(ran: list[int]) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ from logact.spec_tables import HealthTable
 from logact.swarm import SubTask
 from logact.swarm.talk import Talk
 from tests.cli_help import here
-from tests.introspection.test_scheduler import BEGIN, MINUTE, QUARTERS, Clock, noting
+from tests.introspection.conftest import BEGIN, Clock
+from tests.introspection.test_scheduler import MINUTE, QUARTERS, noting
 from tests.runtime.kit import agent, run
 
 
@@ -43,14 +43,6 @@ async def cut(log: SharedLog) -> Trimmed:
             await log.append(Notice(code="noise", message="."))
         assert await bookmark(log, after=1)
     return await trim(log)
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    made = Clock()
-    environment.use(made)
-    yield made
-    environment.use(environment.REAL)
 
 
 def looking(request: ModelRequest) -> Any:

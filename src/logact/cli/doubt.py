@@ -220,9 +220,7 @@ def _known(state: State, action: Action) -> str:
     if action.conflict:
         return f"CONFLICT: {describe.conflict(action)}; started by {_holder(state, action)}"
     undo = undo_means(action)
-    if undo and not action.conflict:
-        return f"{undo}\n{_holds(state, action)}"
-    return _holds(state, action)
+    return f"{undo}\n{_holds(state, action)}" if undo else _holds(state, action)
 
 
 def undo_means(action: Action) -> str:

@@ -55,8 +55,10 @@ def undo_command(spec: str, position: int, takeover: bool, url: str | None, as_j
 
     report = go(work())
     if isinstance(report, int):
-        said = f"The change at {position} is taken back, from its agent's next turn on."
-        put_json({"complete": True, "undoes": position, "position": report}) if as_json else put(said)
+        if as_json:
+            put_json({"complete": True, "undoes": position, "position": report})
+        else:
+            put(f"The change at {position} is taken back, from its agent's next turn on.")
         return
     if as_json:
         put_json({"complete": report.complete, **msgspec.to_builtins(report)})
