@@ -24,6 +24,8 @@ from logact.models import ScriptedModel
 from logact.spec import load_spec
 from logact.spec_parts import load_object
 from logact.tools import Tool
+from logact.tools.answers import ImageResult
+from logact.tools.returned import returned
 from tests.cli_help import here, lines_of, logact, make
 from tests.runtime.kit import agent, memory_log, run, simple
 from tests.runtime.test_executor import outcome
@@ -403,3 +405,20 @@ def test_a_tool_of_another_make_gives_text_too() -> None:
     result = run(outcome(Own(lambda: "x", name="own", effect="read")))
     assert result.error is None
     assert result.value.startswith("[dict: ")
+
+
+def test_no_value_with_images_makes_a_failure_of_a_call() -> None:
+    """A list of images that holds itself, or that raises when it is looked at, becomes text that says so."""
+
+    class Odd(list[Any]):
+        """Cannot be gone through."""
+
+        def __iter__(self) -> Any:
+            raise SystemExit
+
+    image = ImageResult(data=b"x", media_type="image/png")
+    circle: list[Any] = [image]
+    circle.append(circle)
+    first, second = returned(circle)
+    assert first is image and "JSON cannot hold this value" in second
+    assert "JSON cannot hold this value" in returned(Odd([image]))

@@ -173,6 +173,9 @@ def test_an_agent_is_taken_step_by_step() -> None:
                 assert early.position < late.position and early.snapshot() != late.snapshot()
                 assert late.snapshot() == (await agent.state()).snapshot()
                 assert next(iter(early.runs.values())).status == "running"
+                analysis = Run(agent="ops", title="an analysis", ends_with_life=True)
+                await log.append(analysis, Input(run=own(0), text="look at it"))
+                assert await agent.propose_next_action() is None  # that is nobody's task
                 with pytest.raises(UsageError, match="another agent's"):
                     await LogActAgent("bob", log=log).reconstruct_state(before)
 

@@ -206,6 +206,10 @@ class LogActAgent:
         parts = self._parts
         return parts is not None and (bool(parts.executor.running) or parts.asking)
 
+    def is_observed_by(self, observer: Callable[[State, Entry], None]) -> bool:
+        """Whether an observer is called already."""
+        return any(one[0] == observer for one in self._observers)
+
     def unobserve(self, observer: Callable[[State, Entry], None]) -> None:
         """Stop calling an observer."""
         self._observers.remove(next(one for one in self._observers if one[0] == observer))
@@ -565,15 +569,14 @@ class LogActAgent:
         goodbye = parts.host.entry(Heartbeat(agent=self.agent_id, leaving=True), "executor", self.agent_id)
         parts.host.leaves(parts.executor.at_work)
         try:
-            if parts.executor.at_work():
-                return  # a thread of this process still runs a tool: it has not left
-            await parts.host.append([goodbye])
+            if not parts.executor.at_work():  # else a thread of this process still runs a tool: it has not left
+                await parts.host.append([goodbye])
         except Exception as error:
             parts.farewell = error
         finally:
             parts.host.tail.leave()
-        if parts.witness is not None:
-            await parts.witness.close()
+            if parts.witness is not None:
+                await parts.witness.close()
 
     # --- helpers -------------------------------------------------------------------------------------------------
 

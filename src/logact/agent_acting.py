@@ -55,9 +55,7 @@ async def executed(agent: LogActAgent, parts: Parts, key: int, work: Awaitable[o
     """What running an action came to, while ``work`` runs it."""
     host = parts.host
     results: list[Result] = []
-    intent = host.state.actions[key].intent  # the fold lets go of the arguments once the action is settled
-    if intent.arguments_blob is not None:
-        intent = await host.full_intent(host.state.actions[key])
+    intent = await host.full_intent(host.state.actions[key])  # the fold lets go of it once the action is settled
 
     def collect(state: State, one: Entry) -> None:
         if isinstance(one.payload, Result) and one.payload.intent == key and not state.verdict:
@@ -91,10 +89,14 @@ async def looked(agent: LogActAgent, parts: Parts, position: int) -> LogEntry:
     action = state.actions.get(position)
     if action is None:
         raise UsageError("The agent's fold holds no such action", received=str(position), todo="see `logact actions`")
-    settled = (await agent.log.get(action.settled_at)).payload if action.settled_at else None
-    value = await queries.value_of(agent.log, settled) if isinstance(settled, Result) else None
-    whole = msgspec.structs.replace(action, intent=await parts.host.full_intent(action))
-    return msgspec.structs.replace(view(state, whole), result=value)
+    value = None
+    try:
+        settled = (await agent.log.get(action.settled_at)).payload if action.settled_at else None
+        value = await queries.value_of(agent.log, settled) if isinstance(settled, Result) else None
+        action = msgspec.structs.replace(action, intent=await parts.host.full_intent(action))
+    except LogTrimmed:
+        pass  # what the fold holds of it is all that there is
+    return msgspec.structs.replace(view(state, action), result=value)
 
 
 async def _propose(agent: LogActAgent, parts: Parts, action: Action, key: str) -> tuple[LogEntry, bool]:

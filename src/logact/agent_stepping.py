@@ -26,7 +26,7 @@ async def next_action(agent: LogActAgent) -> LogEntry | None:
         run = _under_way(await parts.host.tail.catch_up(), agent.agent_id)
         if run is None:
             return None
-        model, _ = agent_tuning._model_of(agent, run.id)
+        model, _ = agent_tuning.model_of(agent, run.id)
         if not _waiting(parts.host.state, run.id):
             driver = parts.driver(model, stepwise=True)
             async with running(driver.drive(run.id), parts.host.tail.follow()):
@@ -64,7 +64,8 @@ def state_of(now: State, agent: str) -> AgentState:
 
 
 def _under_way(state: State, agent: str) -> RunState | None:
-    runs = [one for one in state.runs.values() if one.agent == agent and one.status == "running" and one.context]
+    mine = [one for one in state.runs.values() if one.agent == agent and not one.life]  # an analysis is nobody's task
+    runs = [one for one in mine if one.status == "running" and one.context]
     return runs[-1] if runs else None
 
 

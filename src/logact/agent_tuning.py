@@ -85,7 +85,7 @@ async def drive(agent: LogActAgent, parts: Parts, run: int, *, wait: bool) -> Ru
     """Drive a run with the agent's model, or with one that is on trial; that one is left if it does not answer."""
     while True:
         await judge(agent)
-        model, tried = _model_of(agent, run)
+        model, tried = model_of(agent, run)
         try:
             async with running(*parts.loops()):
                 done = await parts.driver(model, wait=wait).drive(run)
@@ -109,7 +109,7 @@ async def judge(agent: LogActAgent) -> str:
     return verdict.does
 
 
-def _model_of(agent: LogActAgent, run: int) -> tuple[Model, bool]:
+def model_of(agent: LogActAgent, run: int) -> tuple[Model, bool]:
     """The model for a run, and whether it is one on trial."""
     if agent.model is None:
         raise UsageError("This agent has no model", todo="give it one with model=..., or use propose_action")

@@ -7,7 +7,6 @@ file stay. The result holds the file as it was, so the change can be undone, if 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +50,7 @@ def changed(text: str, change: Change, *, path: str = "") -> str:
     if why:
         raise SpecError("This change is not made", received=why)
     wanted = _wanted(before, change)
-    commented = re.search(r"(^|\s)#", text) is not None
+    commented = "#" in text
     plain = text.replace("\r\n", "\n")
     texts: list[str] = [*_edited(plain, before, change), *(() if commented else (dump_spec(wanted),))]
     for one in texts:

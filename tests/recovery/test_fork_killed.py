@@ -82,6 +82,27 @@ def test_a_damaged_blob_leaves_no_log_behind(tmp_path: Path) -> None:
     refused(tmp_path / "half.db")
 
 
+@pytest.mark.parametrize("target", ["{}/none/b.db", "postgresql://u:pw@127.0.0.1:1/x", "{}/full.db"])
+def test_what_was_not_begun_is_not_to_be_deleted(tmp_path: Path, target: str) -> None:
+    """A target that cannot be reached, or that holds a log, is somebody's: the command does not say to delete it."""
+    position = asyncio.run(parent(tmp_path / "a.db"))
+    asyncio.run(parent(tmp_path / "full.db"))
+    shown = here("fork", f"{tmp_path}/a.db@{position}", target.format(tmp_path))
+    assert shown.returncode in (2, 5) and "is not complete" not in shown.stderr, shown
+
+
+def test_a_whole_fork_that_is_damaged_can_be_looked_at(tmp_path: Path) -> None:
+    """Damage before the mark of its end makes it no half fork: verification names the damage."""
+    position = asyncio.run(parent(tmp_path / "a.db"))
+    assert here("fork", f"{tmp_path}/a.db@{position}", f"{tmp_path}/b.db").returncode == 0
+    with sqlite3.connect(tmp_path / "b.db") as database:
+        third = database.execute("SELECT id FROM records ORDER BY id LIMIT 1 OFFSET 2").fetchone()
+        database.execute("UPDATE records SET body = substr(body, 1, length(body) - 1) || x'00' WHERE id = ?", third)
+    shown = here("log", "verify", f"{tmp_path}/b.db")
+    assert shown.returncode == 3 and "3000" in shown.stdout + shown.stderr, shown
+    assert "fork again" not in shown.stdout + shown.stderr
+
+
 async def test_a_fork_of_a_fork_is_no_half_one() -> None:
     """The mark that came along with the past is of another fork; from any point of a fork another one can begin."""
     engine = MemoryEngine()

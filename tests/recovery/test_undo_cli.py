@@ -145,7 +145,7 @@ def test_an_undo_is_shown_as_one_wherever_it_is_shown(tmp_path: Path) -> None:
         (words + "book", ["state", spec]),
         (f"undo of      action {book}", ["doubt", spec, undo]),
         (f"undo of      action {book}", ["actions", spec, undo]),
-        (f"undone by    action {undo}", ["actions", spec, book]),
+        (f"undo         action {undo}", ["actions", spec, book]),
     ]
     for said, command in everywhere:
         shown = here(*command).stdout

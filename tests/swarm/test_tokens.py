@@ -11,7 +11,7 @@ from logact import Action, AgenticIntrospection, LogActAgent, Tool
 from logact.entry import Intent, Notice
 from logact.errors import UsageError
 from logact.introspection.optimizing import measured
-from logact.introspection.tokens import extract
+from logact.introspection.tokens import Measure, Optimization, extract
 from logact.introspection.tuning import APPLIED, UNDONE
 from logact.logs.base import SharedLog
 from logact.models import ScriptedModel, call
@@ -162,6 +162,29 @@ def test_a_change_of_what_was_handed_over_ends_it() -> None:
             assert "do_03" in ann.tuning.prompt("")
             await ann.act(Action(tool="put", arguments={"path": "guide", "text": ""}))
             assert ann.tuning.prompt("") == ""
+
+    run(main())
+
+
+def test_what_a_swarm_may_not_see_stays_hidden_whatever_stood_before_the_tools() -> None:
+    """An agent that was given digests, and then shared reads, has one of each in a swarm: that of the swarm."""
+
+    async def main() -> None:
+        log = memory_log()
+        desk = Desk(log)
+        ann = desk.agents[0]
+        for kind in ("digests", "reads"):
+            await ann.apply_optimization(
+                Optimization(agent="ann", measures=(Measure(kind=kind, title=kind, cites=()),)), automatic=True
+            )
+        Swarm(desk.agents, log, sees=lambda viewer, other: False)
+        chain: list[str] = []
+        tool: Tool | None = ann.tools["look"]
+        while tool is not None:
+            chain.append(type(tool).__name__)
+            tool = tool.inner
+        assert sorted(chain) == ["DigestingTool", "ReusingTool", "Tool"]
+        assert len([one for one in ann._observers if one[0] == ann.reads.observe]) == 1
 
     run(main())
 

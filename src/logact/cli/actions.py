@@ -194,7 +194,7 @@ async def story(log: SharedLog, told: History, action: Action) -> list[str]:
         ("undo of", proposed.undoes),
         ("again after", proposed.retry_of),
         ("tried again", action.retried_by),
-        ("undone by", _undo_of(told, action)),
+        ("undo", _undo_of(told, action)),
     ):
         if other:
             lines += look.wrapped(label, f"action {other}", indent=2, label_width=13)

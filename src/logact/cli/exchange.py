@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 import click
 import msgspec
@@ -21,8 +20,6 @@ from logact.introspection.importing import ImportReport, import_trajectories
 from logact.introspection.trajectories import FORMATS, read_trajectories
 from logact.logs.base import SharedLog, where
 from logact.logs.url import open_log
-
-T = TypeVar("T")
 
 EXPORTS = ("jsonl", "messages", "anthropic", "otlp")
 FILE_BYTES_MAX = 512 * 1024 * 1024
@@ -121,12 +118,13 @@ def _new(path: Path) -> TextIO:
         ) from error
 
 
-async def _of(log: SharedLog, runs: tuple[int, ...], work: Coroutine[Any, Any, T]) -> T:
-    """What was asked for of some runs. UsageError for one that the log does not hold."""
+async def _refuse_unknown(log: SharedLog, runs: tuple[int, ...]) -> None:
+    """Raise UsageError for a run that the log does not hold."""
+    if not runs:
+        return
     held = {entry.position async for entry in log.read_kept(matching=where(kinds=["Run"]))}
     missing = [run for run in runs if run not in held]
     if missing:
-        work.close()
         begins = await log.begins()
         raise UsageError(
             "The log holds no such run",
@@ -135,7 +133,6 @@ async def _of(log: SharedLog, runs: tuple[int, ...], work: Coroutine[Any, Any, T
             expected=", ".join(map(str, sorted(held)[-20:])) or "a log with runs",
             todo="see the runs with `logact actions LOG`",
         )
-    return await work
 
 
 @click.command("export", short_help="Write entries to a file or elsewhere.")
@@ -183,13 +180,15 @@ def export_command(log: str, output: str | None, form: str, **options: Any) -> N
                 write(describe.entry_json(entry, state.verdict))
 
         try:
+            if form != "jsonl":
+                await _refuse_unknown(opened, runs)
             if form == "jsonl":
                 told = await history(opened, observer=entry_line)
             elif form in ("messages", "anthropic"):
-                for one in await _of(opened, runs, conversations(opened, runs)):
+                for one in await conversations(opened, runs):
                     write(one if form == "messages" else in_anthropics_form(one))
             else:
-                write(await _of(opened, runs, traces(opened, runs)))
+                write(await traces(opened, runs))
         finally:
             if target is not None:
                 target.close()

@@ -40,17 +40,15 @@ def fork_command(log: str, target: str, keep_parent: bool, as_json: bool) -> Non
         raise UsageError(
             "Where does it fork?", received=redacted(log), expected="LOG@POSITION", todo="see `logact log show`"
         )
-    begun = False
+    begun: list[bool] = []
 
     async def work() -> Forked:
-        nonlocal begun
         async with existing_log(name) as source:
             new = open_log(log_url(target))
             try:
-                return await fork(source, position, new, name=who(), keep_parent=keep_parent)
-            except LogActError as error:
-                begun = not isinstance(error, UsageError)
-                raise
+                return await fork(
+                    source, position, new, name=who(), keep_parent=keep_parent, begun=lambda: begun.append(True)
+                )
             finally:
                 await new.close()
 

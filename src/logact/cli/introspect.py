@@ -222,11 +222,11 @@ def debug_command(
         put_json({**msgspec.to_builtins(found), "applied": msgspec.to_builtins(made)})
     else:
         put(debug_lines(found))
-    for one in made if not as_json else ():
-        word = "applied" if one.applied else f"not applied: {look.clean(one.reason)}"
-        put(look.wrapped(str(one.action or "-"), f"{look.clean(one.title)}: {word}"))
-    if apply_ and not made and not as_json:
-        put("No proposal can be applied as it is.")
+        for one in made:
+            word = "applied" if one.applied else f"not applied: {look.clean(one.reason)}"
+            put(look.wrapped(str(one.action or "-"), f"{look.clean(one.title)}: {word}"))
+        if apply_ and not made:
+            put("No proposal can be applied as it is.")
     if apply_ and not all(one.applied for one in made if one.action):
         raise click.exceptions.Exit(1)
 

@@ -92,7 +92,7 @@ def repair_command(log: str, target: Path, witness: str | None, as_json: bool) -
     else:
         put(_lines(done, target))
         if meant.place and not done.complete:
-            said = f"`logact log witness LOG{f' --witness {witness}' if witness else ''}`"
+            said = f"`logact log witness LOG{f' --witness {redacted(witness)}' if witness else ''}`"
             put(look.wrapped("next", f"put it in LOG's place, then have the witness go on from it: {said}", indent=2))
     if not done.complete:
         raise click.exceptions.Exit(1)

@@ -48,7 +48,8 @@ def _lines(told: History, open_ones: list[Action], log: str) -> list[str]:
     lines = held_lines(state)
     for action in open_ones:
         lines += ["", *_action(state, action, log)] if lines else _action(state, action, log)
-    unfinished = [run for run in state.runs.values() if run.status == "running" and (run.context or run.inbox)]
+    running = [run for run in state.runs.values() if run.status == "running" and not run.life]
+    unfinished = [run for run in running if run.context or run.inbox]
     quiet = [run for run in unfinished if not any(one.intent.run == run.id for one in open_ones)]
     if quiet:
         lines += [""] if lines else []

@@ -161,7 +161,7 @@ class Progress:
         self._waits.append(wait)
         try:
             if self.as_json:
-                click.echo(msgspec.json.encode({"event": "waits", **waiting.plain(wait)}).decode())
+                click.echo(msgspec.json.encode({"event": "waits", **look.plain(wait)}).decode())
             elif not wait.until_ms or wait.until_ms - environment.current().wall_ms() >= SHORT_MS:
                 self._reason(wait.action, "waits", waiting.words(wait, command=True), "yellow")
         except OSError:

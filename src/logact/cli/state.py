@@ -47,7 +47,7 @@ def _json(told: History) -> dict[str, Any]:
     for name in ("incarnations", "keys", "scopes", "keep", "verdict", "duplicate", "actions", "ignored"):
         plain.pop(name, None)
     plain["open_actions"] = [describe.action_json(state, state.actions[key]) for key in state.open_actions]
-    plain["waits"] = [waiting.plain(wait) for wait in of_state(state)]
+    plain["waits"] = [look.plain(wait) for wait in of_state(state)]
     plain["policies"] = {str(at): look.plain(policy) for at, policy in state.policies.items()}
     return plain
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
 from logact import env as environment
 from logact.cli import look
 from logact.core.waiting import Wait
 
-DAY_MS = 86_400_000
+HALF_DAY_MS = 43_200_000
 
 
 def words(wait: Wait, *, command: bool = False) -> str:
@@ -34,11 +30,6 @@ def _said(wait: Wait) -> str:
 
 
 def at(ms: int) -> str:
-    """When something is due: the time of day, with the date where it is not within a day."""
-    near = abs(ms - environment.current().wall_ms()) < DAY_MS // 2
+    """When something is due: the time of day, with the date where it is more than half a day away."""
+    near = abs(ms - environment.current().wall_ms()) < HALF_DAY_MS
     return look.clock(ms) if near else look.moment(ms)
-
-
-def plain(wait: Wait) -> dict[str, Any]:
-    """A wait as a JSON object; all keys are there."""
-    return {name: look.plain(getattr(wait, name)) for name in msgspec.structs.asdict(wait)}

@@ -28,6 +28,7 @@ def on_fork(state: State, entry: Entry, fork: Fork) -> str:
             if run.moved:  # it went elsewhere, and came back here
                 run.moved = ""
                 state.paused.pop(f"run:{run.id}", None)
+                state.paused_why.pop(f"run:{run.id}", None)
     for position in fork.empty:
         if position in state.runs:
             exhaust(state.runs[position], other)

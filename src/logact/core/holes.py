@@ -24,9 +24,6 @@ LOST_KEPT = 10_000
 HARMLESS = frozenset({"Spec", "Compaction", "Checkpoint", "Trim", "Seal", "Erased", "Mail", "Notice"})
 """Kinds that carry nothing that an action's life depends on."""
 
-STAND_INS = frozenset({"Abort", "Cancel", "Started", "Output"})
-"""Kinds of which the header says enough: a stand-in of the payload is applied. What a person is told is lost."""
-
 
 def tear(state: State, run: RunState, position: int) -> None:
     """Nothing of a run begins any more, not even a further attempt of what was lost. Nor does anything for the run

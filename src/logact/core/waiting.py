@@ -60,12 +60,11 @@ def of_action(state: State, action: Action) -> Wait | None:
     """What an action waits for, if it is one of these."""
     if action.status == "proposed":
         return _people(state, action)
-    circuit = state.circuit(action.intent)
+    shut = of_circuit(state, action.intent.agent, action.intent.tool, action)
     if action.status == "validated" or action.restart_allowed:
-        return of_circuit(state, action.intent.agent, action.intent.tool, action) if circuit is not None else None
+        return shut
     if not _again(state, action):
         return None
-    shut = of_circuit(state, action.intent.agent, action.intent.tool, action)
     if shut is not None and (action.shut or shut.until_ms > action.retry_at_ms):
         return shut
     kind: Literal["environment", "backoff"] = "environment" if action.shut else "backoff"

@@ -73,15 +73,16 @@ async def history(
         )
     told = History(state=machine.initial(log.log_id, keep=True))
     try:
-        await _read(log, told, upto, observer)
-    except LogTrimmed:
-        state, checkpoint = await (earliest(log) if upto is None else _restored_before(log, upto))
-        state.keep = True
-        told = History(state=state, trimmed=True, began=position_of(record_of(checkpoint.upto) + 1))
-        if restore is not None:
-            await restore(checkpoint)
-        await _read(log, told, upto, observer)
-    except LogCorrupt as error:
+        try:
+            await _read(log, told, upto, observer)
+        except LogTrimmed:
+            state, checkpoint = await (earliest(log) if upto is None else _restored_before(log, upto))
+            state.keep = True
+            told = History(state=state, trimmed=True, began=position_of(record_of(checkpoint.upto) + 1))
+            if restore is not None:
+                await restore(checkpoint)
+            await _read(log, told, upto, observer)
+    except LogCorrupt as error:  # behind a cut, too
         told = await _after_damage(log, error, upto, observer, restore)
     return told
 
@@ -170,6 +171,3 @@ def actions_of(entry: Entry) -> tuple[int, ...]:
         number = payload.scope.removeprefix("action:")
         return (int(number),) if number.isdecimal() else ()
     return ()
-
-
-# --- what the shared log is asked about agents -----------------------------------------------------------------

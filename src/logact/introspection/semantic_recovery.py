@@ -49,7 +49,7 @@ SYSTEM = (
 )
 
 
-class _Asked(NamedTuple):
+class _Outcome(NamedTuple):
     """What a model was asked about, in which run, and what it made of it."""
 
     run: int
@@ -150,9 +150,10 @@ class SemanticRecovery:
             raise ModelNonsense("The model gave no analysis", received=asked.why)
         return asked.analysis
 
-    async def _ask(self, parts: Parts, agent: LogActAgent, more: str) -> _Asked:
+    async def _ask(self, parts: Parts, agent: LogActAgent, more: str) -> _Outcome:
         """Settle what is unfinished, and have the model look at the rest in a run of its own."""
-        if self.model is None and agent.model is None:
+        model = self.model or agent.model
+        if model is None:
             raise UsageError("There is no model to ask", todo="give SemanticRecovery one, or the agent")
         looking = self._looking(agent)
         await agent.recover_from_failure()
@@ -168,7 +169,7 @@ class SemanticRecovery:
         given = Input(run=own(0), text="\n".join(filter(None, (more, self._prompt(told, agent, failed)))))
         entries = [parts.host.entry(begin, "client"), parts.host.entry(given, "client", run=own(0))]
         run = (await parts.host.append(entries)).position
-        analysis, why = await self._analyse(parts, agent, run, looking)
+        analysis, why = await self._analyse(parts, agent, run, model, looking)
         if analysis is not None:
             known = await there(agent.log, [one for one in analysis.cites if 0 < one < 2**53])
             finding = Finding(
@@ -179,7 +180,7 @@ class SemanticRecovery:
                 run=run,
             )
             await parts.host.append([parts.host.entry(finding, "recoverer", agent.agent_id, run=run)])
-        return _Asked(run, failed, analysis, why)
+        return _Outcome(run, failed, analysis, why)
 
     def _looking(self, agent: LogActAgent) -> Toolbox:
         names = (
@@ -198,11 +199,11 @@ class SemanticRecovery:
         return Toolbox([agent.tools[name] for name in names])
 
     async def _analyse(
-        self, parts: Parts, agent: LogActAgent, run: int, looking: Toolbox
+        self, parts: Parts, agent: LogActAgent, run: int, model: Model, looking: Toolbox
     ) -> tuple[Analysis | None, str]:
         """The model's analysis, or why there is none. However it ends, its run does not stay open."""
         try:
-            analysis, why = await self._asked(parts, agent, run, looking)
+            analysis, why = await self._driven(parts, agent, run, model, looking)
         except BaseException as error:
             with suppress(LogActError):  # the log may be what failed; then the run ends with this life
                 await _end(parts, agent, run, f"the analysis was interrupted: {type(error).__name__}")
@@ -211,12 +212,9 @@ class SemanticRecovery:
             await _end(parts, agent, run, why)
         return analysis, why
 
-    async def _asked(
-        self, parts: Parts, agent: LogActAgent, run: int, looking: Toolbox
+    async def _driven(
+        self, parts: Parts, agent: LogActAgent, run: int, model: Model, looking: Toolbox
     ) -> tuple[Analysis | None, str]:
-        model = self.model or agent.model
-        if model is None:  # refused before
-            return None, "there is no model"
         driver = Driver(
             parts.host,
             model,

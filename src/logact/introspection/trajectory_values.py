@@ -64,8 +64,11 @@ def usage_of(given: dict[str, Any]) -> Usage:
     )
 
 
+_REJECTED = "REJECTED: "
+
+
 def failure_in(text: str) -> str:
-    """What a call's result says of a failure, in the words in which LogAct itself tells a model ("" if nothing).
+    """What a call's result says of a failure, in the words in which ``conversing`` exports one ("" if nothing).
 
     ``FAILED (kind): message`` gives ``kind: message``, and ``REJECTED: reason`` gives ``rejected: reason``.
     """
@@ -73,6 +76,3 @@ def failure_in(text: str) -> str:
     if failed is not None:
         return f"{failed[1]}: {text[failed.end() :]}"
     return f"rejected: {text[len(_REJECTED) :]}" if text.startswith(_REJECTED) else ""
-
-
-_REJECTED = "REJECTED: "

@@ -161,20 +161,22 @@ class Tuning:
 async def applied_to(log: SharedLog, position: int) -> str:
     """The agent to which a change was applied at a position, and is in force. UsageError if there is none."""
     entry = await log.get(position)
-    said = entry.payload
-    if not isinstance(said, Notice) or said.code != APPLIED:
+    agent = entry.payload.agent if isinstance(entry.payload, Notice) else ""
+    known = Tuning(agent)
+    known.take(entry)
+    if position not in known.measures:
         raise UsageError(
             "No change was applied at this position",
             received=f"{entry.kind} {position}",
             expected="one that `logact swarm show`, or `applied` of `optimize_token_usage`, names",
         )
-    async for later in log.read(position, matching=where(kinds=["Notice"], agents=[said.agent])):
-        undone = later.payload
-        if isinstance(undone, Notice) and undone.code == UNDONE and undone.data.get("undoes") == position:
-            raise UsageError(
-                "This change was taken back already", received=str(position), expected="one that is in force"
-            )
-    return said.agent
+    async for later in log.read(position, matching=where(kinds=["Notice"], agents=[agent])):
+        known.take(later)
+    if position not in known.measures:
+        raise UsageError(
+            "This change was taken back already", received=str(position), expected="one that is in force"
+        )
+    return agent
 
 
 __all__ = ["APPLIED", "DIGEST_CHARS_MIN", "KEPT", "UNDONE", "WHOLE", "Tuning", "applied_to"]

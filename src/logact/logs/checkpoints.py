@@ -76,7 +76,10 @@ async def latest(log: SharedLog, problem: LogCorrupt) -> tuple[State, Checkpoint
     record = await log.engine.last_checkpoint()
     records, _ = await log.read_records(position_of(record - 1), limit=1) if record else ([], 0)
     for checkpoint in [checkpoint_in(entry) for batch in records for entry in batch]:
-        state = await checked_state(log, checkpoint) if checkpoint is not None else None
+        try:
+            state = await checked_state(log, checkpoint) if checkpoint is not None else None
+        except LogError:
+            raise problem from None  # that is what was asked about
         if checkpoint is not None and state is not None:
             return state, checkpoint
     raise problem

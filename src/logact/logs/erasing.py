@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from logact.core import machine
 from logact.core.holes import HARMLESS
 from logact.core.state import State
-from logact.entry import Checkpoint, Entry, position_of
-from logact.errors import LogActError, UsageError
+from logact.entry import Entry
+from logact.errors import LogCorrupt, LogError, LogTrimmed, UsageError
+from logact.logs.checkpoints import earliest, latest
 
 if TYPE_CHECKING:
     from logact.logs.base import SharedLog
@@ -57,23 +56,15 @@ async def check_erasable(log: SharedLog, entry: Entry) -> None:
 
 async def _fold(log: SharedLog) -> State:
     """The fold of the log now; from its last checkpoint, if that can be read."""
-    state = await _checkpoint(log) or machine.initial(log.log_id)
-    async for entry in log.read(state.position):
-        state = machine.apply(state, entry)
-    return state
-
-
-async def _checkpoint(log: SharedLog) -> State | None:
-    last = await log.engine.last_checkpoint()
-    if not last:
-        return None
     try:
-        async for entry in log.read(position_of(last - 1), upto=position_of(last + 1) - 1):
-            held = entry.payload
-            if isinstance(held, Checkpoint) and entry.author.role == "checkpointer":
-                state = msgspec.json.decode(await log.get_blob(held.state.digest), type=State)
-                if (state.log, state.position, state.chain) == (log.log_id, held.upto, held.chain):
-                    return state
-    except (LogActError, msgspec.DecodeError):
-        return None  # a damaged checkpoint costs time, never correctness
-    return None
+        state, _ = await latest(log, LogCorrupt("No checkpoint can be used"))
+    except LogError:  # a damaged checkpoint costs time, never correctness
+        state = machine.initial(log.log_id)
+    try:
+        async for entry in log.read(state.position):
+            state = machine.apply(state, entry)
+    except LogTrimmed:
+        state, _ = await earliest(log)
+        async for entry in log.read(state.position):
+            state = machine.apply(state, entry)
+    return state

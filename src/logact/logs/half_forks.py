@@ -32,13 +32,13 @@ async def refuse_half_fork(log: SharedLog) -> None:
     try:
         page = await log.engine.read(0, 1)
         begun = [one for stored in page.records for one in codec.decode_record(stored.body, stored.record)]
+        mine = [one.payload for one in begun if isinstance(one.payload, Fork) and one.payload.fork == log.log_id]
+        if not mine:
+            return
+        async for entry in log.read(matching=where(kinds=["Fork"])):
+            said = entry.payload
+            if isinstance(said, Fork) and said.step == "done" and said.fork == log.log_id:
+                return
     except (LogCorrupt, LogTrimmed):
         return  # damage is no fork, and what was trimmed was complete
-    mine = [one.payload for one in begun if isinstance(one.payload, Fork) and one.payload.fork == log.log_id]
-    if not mine:
-        return
-    async for entry in log.read(matching=where(kinds=["Fork"])):
-        said = entry.payload
-        if isinstance(said, Fork) and said.step == "done" and said.fork == log.log_id:
-            return
     raise half_fork(f"a fork of {mine[0].parent} at {mine[0].at} that was not completed")

@@ -62,6 +62,8 @@ async def folded(log: SharedLog) -> Folded:
         state, checkpoint = await (earliest(log) if isinstance(error, LogTrimmed) else latest(log, error))
         state.keep = True
         told = Folded(state=state)
+        if isinstance(error, LogCorrupt):
+            log.passed_over = f"{error}; what is told begins at the checkpoint of position {checkpoint.upto}"
         async for later in log.read(end_of(record_of(checkpoint.upto))):
             told.apply(later)
     return told

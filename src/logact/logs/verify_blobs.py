@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from logact.core.holes import REPAIRED
 from logact.entry import Entry, Notice
 from logact.errors import BlobMissing, LogCorrupt
 from logact.logs.base import SharedLog, where
@@ -95,7 +96,7 @@ class BlobCheck:
 def lost_in(entry: Entry) -> set[str]:
     """The digests of the blobs that a repair's notice says to be lost; none of any other entry."""
     said = entry.payload
-    if not isinstance(said, Notice) or said.code != "repaired" or entry.author.role != "operator" or entry.forged:
+    if not isinstance(said, Notice) or said.code != REPAIRED or entry.author.role != "operator" or entry.forged:
         return set()
     listed = said.data.get("missing_blobs", ())
     return {one for one in listed if isinstance(one, str)} if isinstance(listed, list | tuple) else set()

@@ -9,6 +9,8 @@ fork (``core/forking.py``): a copy that was interrupted is never taken for a log
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from logact import codec
@@ -61,13 +63,20 @@ class Forked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def fork(
-    source: SharedLog, position: int, target: SharedLog, *, name: str = "operator", keep_parent: bool = False
+    source: SharedLog,
+    position: int,
+    target: SharedLog,
+    *,
+    name: str = "operator",
+    keep_parent: bool = False,
+    begun: Callable[[], None] = lambda: None,
 ) -> Forked:
     """Fill an empty log with another's past up to the record that holds ``position``.
 
     What the parent may still use goes to the fork; with ``keep_parent`` it stays where it is, and the fork has none.
     A fork that fails half-way, or dies, halts whoever opens it. Raises UsageError (a target that is not empty, a
-    position that is not there, a trimmed source; nothing was written then), LogCorrupt, BlobMissing.
+    position that is not there, a trimmed source; nothing was written then), LogCorrupt, BlobMissing. ``begun`` is
+    called before the first record of the target is written.
     """
     env = environment.current()
     await source.open()
@@ -80,6 +89,7 @@ async def fork(
             todo="name another (one that an interrupted fork left is to be deleted)",
         )
     copied = _Copy(source, target, at=position, name=name)
+    begun()
     await copied.records(last)
     env.point("fork:copied")
     state = copied.state

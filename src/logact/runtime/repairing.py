@@ -112,7 +112,7 @@ async def repair(
             data={"missing": [list(one) for one in missing], "unreadable": list(unreadable), "lost_tail": lost_tail},
         )
         lost = [
-            Notice(code="repaired", message="these blobs could not be saved", data={"missing_blobs": list(some)})
+            Notice(code=REPAIRED, message="these blobs could not be saved", data={"missing_blobs": list(some)})
             for some in (absent[at : at + BLOBS_A_NOTICE] for at in range(0, len(absent), BLOBS_A_NOTICE))
         ]
         if not found.sealed:

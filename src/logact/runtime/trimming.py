@@ -11,11 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from logact.core.state import State
-from logact.entry import Checkpoint, Entry, Trim, end_of, position_of, record_of
+from logact.entry import Checkpoint, Trim, end_of, position_of, record_of
 from logact.errors import LogActError, LogCorrupt, UsageError
 from logact.logs.base import SharedLog, where
-from logact.logs.checkpoints import load_state
+from logact.logs.checkpoints import checked_state, checkpoint_in
 from logact.logs.url import open_log
 from logact.logs.verify import verify
 from logact.runtime.tail import Tail
@@ -49,7 +48,7 @@ async def trim(log: SharedLog, *, archive: Path | None = None, before: int = 0, 
     usable = await _usable(log, record_of(report.first))
     if len(usable) < CHECKPOINTS_KEPT:
         return Trimmed(held_by=(f"{len(usable)} usable checkpoints; {CHECKPOINTS_KEPT} have to stay",))
-    payload, _ = usable[-CHECKPOINTS_KEPT]
+    payload = usable[-CHECKPOINTS_KEPT]
     upto = record_of(payload.upto) + 1
     held = []
     state = await Tail(log).start()  # as it stands now: the checkpoint may know runs running still
@@ -74,27 +73,19 @@ async def trim(log: SharedLog, *, archive: Path | None = None, before: int = 0, 
     return Trimmed(before=position_of(upto), records=upto - first, archive=str(archive or ""), held_by=tuple(held))
 
 
-async def _usable(log: SharedLog, first: int) -> list[tuple[Checkpoint, State]]:
+async def _usable(log: SharedLog, first: int) -> list[Checkpoint]:
     """The checkpoints whose state can be read and fits, oldest first; the last few are enough."""
-    entries: list[Entry] = [
-        entry
-        async for entry in log.read(end_of(first - 1), matching=where(kinds=["Checkpoint"]))
-        if entry.author.role == "checkpointer"
-    ]
-    found: list[tuple[Checkpoint, State]] = []
-    for entry in reversed(entries):
-        payload = entry.payload
-        if not isinstance(payload, Checkpoint):
-            continue
+    entries = [entry async for entry in log.read(end_of(first - 1), matching=where(kinds=["Checkpoint"]))]
+    found: list[Checkpoint] = []
+    for checkpoint in map(checkpoint_in, reversed(entries)):
         try:
-            state = await load_state(log, payload.state)
-            for ref in payload.voters.values():
+            if checkpoint is None or await checked_state(log, checkpoint) is None:
+                continue
+            for ref in checkpoint.voters.values():
                 await log.get_blob(ref.digest)
         except LogActError:
             continue
-        fits = state.log == log.log_id and state.chain == payload.chain and state.position == payload.upto
-        if fits and payload.upto < entry.position:
-            found.append((payload, state))
+        found.append(checkpoint)
         if len(found) == CHECKPOINTS_KEPT:
             break
     return found[::-1]

@@ -22,6 +22,7 @@ from logact.introspection.token_reading import changes, objects_of, touches
 from logact.introspection.tuning import DIGEST_CHARS_MIN, WHOLE
 from logact.runtime import values
 from logact.runtime.values import cut
+from logact.swarm.sharing import ALWAYS_NEW
 from logact.tools import Tool, Toolbox, ToolContext, ToolError
 
 KNOWN_MAX = 2000
@@ -29,7 +30,7 @@ HEAD_CHARS = 600
 
 FIRST = position_of(1)
 
-UNSHARED = frozenset({"read_mail", "look_around", WHOLE})
+UNSHARED = frozenset({*ALWAYS_NEW, WHOLE})
 """What these read is the log, which always changes, or what was asked for whole."""
 
 DIGEST = "[the same text that "
@@ -133,8 +134,8 @@ class DigestingTool(Tool):
 
 
 def undigested(tools: Toolbox) -> Toolbox:
-    """The tools without what an earlier swarm put before them."""
-    return Toolbox(tool.inner if isinstance(tool, DigestingTool) else tool for tool in tools.values())
+    """The tools without what an earlier swarm, or a change in force, put before them."""
+    return Toolbox(tool.plain() if tool.has_before(DigestingTool) else tool for tool in tools.values())
 
 
 def is_equipped(agent: LogActAgent) -> bool:

@@ -15,6 +15,7 @@ from logact.introspection.exporting import effective
 from logact.introspection.history import history
 from logact.introspection.token_reading import Spending, spending
 from logact.introspection.tokens import saving
+from logact.introspection.trials import SPOKESMEN
 from logact.introspection.tuning import APPLIED, UNDONE
 from logact.logs.base import SharedLog
 from logact.swarm.answers import SHARED
@@ -171,12 +172,17 @@ def _by_task(found: Spending, seen: list[Entry], plan: int) -> Counter[str]:
 
 def _changes(found: Spending, seen: list[Entry], agents: set[str]) -> tuple[Change, ...]:
     undone = {
-        said.data.get("undoes") for one in seen if isinstance(said := one.payload, Notice) and said.code == UNDONE
+        said.data.get("undoes")
+        for one in seen
+        if isinstance(said := one.payload, Notice) and said.code == UNDONE and one.author.role in SPOKESMEN
     }
     applied = [
         (entry.position, said)
         for entry in seen
-        if isinstance(said := entry.payload, Notice) and said.code == APPLIED and said.agent in agents
+        if isinstance(said := entry.payload, Notice)
+        and said.code == APPLIED
+        and said.agent in agents
+        and entry.author.role in SPOKESMEN
     ]
     made = []
     for position, said in applied:

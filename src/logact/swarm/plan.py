@@ -99,6 +99,7 @@ class Attempts(msgspec.Struct, frozen=True):
     lives_max: int = 20
 
 
+ATTEMPTS = Attempts()
 UNLIMITED = Attempts(failed_max=1 << 30, lives_max=1 << 30)
 
 

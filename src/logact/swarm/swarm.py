@@ -28,7 +28,7 @@ from logact.runtime.host import Host
 from logact.runtime.tail import Tail
 from logact.swarm import answers, digests, planning
 from logact.swarm.claims import LEASE_S
-from logact.swarm.plan import PLAN, UNLIMITED, Attempts, Board, as_plan, notice_of
+from logact.swarm.plan import ATTEMPTS, PLAN, UNLIMITED, Attempts, Board, as_plan, notice_of
 from logact.swarm.sharing import equip
 from logact.swarm.talk import Talk
 from logact.swarm.tasks import SubTask
@@ -77,8 +77,8 @@ class Swarm:
         follow_ups: FollowUps | None = None,
         join: Join | None = None,
         lease_s: float = LEASE_S,
-        attempts_max: int = 3,
-        lives_max: int = 20,
+        attempts_max: int = ATTEMPTS.failed_max,
+        lives_max: int = ATTEMPTS.lives_max,
         voters: Iterable[Voter] = (),
         talk: bool = False,
         sees: Callable[[str, str], bool] | None = None,

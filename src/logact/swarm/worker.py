@@ -93,9 +93,12 @@ class Worker:
         return self.completed
 
     async def _let_end(self, parts: Parts) -> None:
-        """Wait, a lease at most, for threads whose task was lost; settle what they were at: no next life may come."""
+        """Wait for threads whose task was lost, for the agent's lease at most (the claim's, if it has none).
+
+        What they were at is settled then: no next life may come.
+        """
         env = parts.host.env
-        end = env.monotonic() + self.agent.lease_s
+        end = env.monotonic() + (self.agent.lease_s or self.lease_s)
         while parts.executor.at_work() and env.monotonic() < end:
             await env.sleep(THREAD_LOOK_S)
         await self._settle(parts)

@@ -14,7 +14,7 @@ from logact.core import machine
 from logact.core.holes import MISSING
 from logact.core.invariants import check_state, require
 from logact.core.state import Action, State
-from logact.entry import Author, Cancel, Entry, ErasedPayload, Notice, record_of
+from logact.entry import Author, Cancel, Entry, ErasedPayload, Notice, position_of, record_of
 
 DONE = frozenset({"rejected", "failed", "undone", "skipped", "failed_final", "superseded"})
 """Ends that must not turn into "executed"."""
@@ -32,7 +32,7 @@ def lost_at(entries: Sequence[Entry], record: int) -> list[Entry]:
     """The entries without one record; a notice stands in its place, as after a repair."""
     left = [one for one in entries if record_of(one.position) < record]
     instead = Entry(
-        position=record * 1000,
+        position=position_of(record),
         kind="Notice",
         payload=Notice(code=MISSING, message="this record was lost"),
         author=Author("operator", "repair", "repair"),

@@ -28,8 +28,18 @@ def returned(value: Any) -> Any:
     """
     if value is None or isinstance(value, ImageResult | bool | float):
         return value
-    if isinstance(value, list | tuple) and any(isinstance(item, ImageResult) for item in value):
-        return [returned(item) for item in value]
+    try:
+        with guest():
+            items = [*value] if isinstance(value, list | tuple) else []
+        if any(isinstance(item, ImageResult) for item in items):
+            return [item if isinstance(item, ImageResult) else _as_data(item) for item in items]
+    except Exception:
+        return _as_text(value)
+    return _as_data(value)
+
+
+def _as_data(value: Any) -> Any:
+    """The value as JSON holds it, or text in its place."""
     try:
         with guest():  # a value may convert itself
             plain = schema.plain(value)
