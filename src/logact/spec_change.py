@@ -194,7 +194,8 @@ def choose(proposals: Iterable[Proposal], spec: SpecFile) -> tuple[list[Proposal
         key = change.setting if alone else f"{number}"
         other = chosen.get(key)
         if other is not None and other.change is not None:
-            tighter = isinstance(change.value, int | float) and change.value < other.change.value  # type: ignore[operator]
+            new, held = change.value, other.change.value
+            tighter = isinstance(new, int | float) and isinstance(held, int | float) and new < held
             kept, dropped = (one, other) if tighter else (other, one)
             chosen[key] = kept
             left.append(Applied(title=dropped.title, action=0, applied=False, reason=f"instead of it: {_what(kept)}"))

@@ -109,11 +109,13 @@ def test_a_failure_that_was_exported_is_one_when_it_is_read_back(form: str) -> N
         """Put."""
         raise ConnectionError(f"{path} is away")
 
+    def no(entry: Any) -> bool:
+        return bool(entry.action.arguments.get("path") != "b")
+
     async def work() -> list[str]:
         async with open_log("memory:") as log, open_log("memory:") as other:
             script: list[Any] = [[call("put", path="a"), call("put", path="b")], "done"]
-            voter = lambda entry: bool(entry.action.arguments.get("path") != "b")  # noqa: E731
-            await LogActAgent("ann", log, [voter], model=ScriptedModel(script), tools=[put]).run("go")
+            await LogActAgent("ann", log, [no], model=ScriptedModel(script), tools=[put]).run("go")
             (found,) = await conversations(log)
             said = found if form == "openai" else in_anthropics_form(found)
             await import_trajectories(other, read_trajectories(json.dumps(said).encode()))

@@ -11,9 +11,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from logact import __version__
-from logact.core import machine
+from logact.core import machine, rights
 from logact.entry import (
-    MAY_APPEND,
     Abort,
     Cancel,
     Compaction,
@@ -55,7 +54,7 @@ async def effective(log: SharedLog) -> list[Entry]:
             state = machine.apply(state, entry)
             if not state.verdict:
                 found.append(entry)
-        elif entry.kind in MAY_APPEND.get(entry.author.role, frozenset()):  # type: ignore[call-overload]
+        elif not rights.problem(entry.author.role, entry.author.name, entry.payload):
             found.append(entry)
     return found
 

@@ -12,7 +12,8 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from logact import codec
-from logact.entry import MAY_APPEND, Entry, Finding, Usage
+from logact.core import rights
+from logact.entry import Entry, Finding, Usage
 from logact.errors import ModelError
 from logact.introspection.asking import Question, added, ask_model
 from logact.introspection.telling import Line, lines
@@ -177,8 +178,9 @@ async def _summaries(log: SharedLog, scope: str) -> dict[tuple[int, int], str]:
     found: dict[tuple[int, int], str] = {}
     async for entry in log.read_kept(matching=Filter((Clause(kinds=("Finding",)),))):
         said = entry.payload
-        allowed = MAY_APPEND.get(entry.author.role, frozenset())  # type: ignore[call-overload]
-        if not isinstance(said, Finding) or said.code != SUMMARY or "Finding" not in allowed or len(said.cites) != 2:
+        if not isinstance(said, Finding) or said.code != SUMMARY or len(said.cites) != 2:
+            continue
+        if rights.problem(entry.author.role, entry.author.name, said):
             continue
         if said.data.get("scope") == scope:
             found.setdefault((said.cites[0], said.cites[1]), said.message)
