@@ -391,10 +391,13 @@ def test_journal_is_bounded_hidden_and_survives_nonsense(hands: Hands) -> None:
 
 
 def children() -> list[str]:
-    found = []
-    for thread in os.listdir("/proc/self/task"):
-        found += Path(f"/proc/self/task/{thread}/children").read_text().split()
-    return found
+    """This process's children. A thread that ends meanwhile hands its own to another one: all is read again then."""
+    while True:
+        try:
+            threads = [Path(f"/proc/self/task/{one}/children") for one in os.listdir("/proc/self/task")]
+            return [child for thread in threads for child in thread.read_text().split()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
 
 
 # --- hostile paths ------------------------------
